@@ -1,0 +1,139 @@
+"""Every setting: its name, meaning, unit, default and bounds. Where values come from is `stickygw.config.sources`' business.
+
+The names are the same everywhere: ``header_timeout`` in a file is ``STICKYGW_HEADER_TIMEOUT`` in the environment and
+``--header-timeout`` where the command line has it; ``[redis] url`` is ``STICKYGW_REDIS_URL``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Bytes = Annotated[int, Field(gt=0, le=1 << 30)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RedisSettings(_Section):
+    """Where sessions and rooms live."""
+
+    url: SecretStr | None = Field(
+        None,
+        description="Redis or Valkey: redis://…, rediss://… (TLS) or unix://…; without one, an embedded Valkey is started, for one machine.",
+    )
+    prefix: str = Field(
+        "stickygw",
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        description="The first part of every key and channel; gateways that share a Redis and a prefix share rooms and sessions.",
+    )
+    timeout: Seconds = Field(1.0, description="Seconds that one command may take before the store counts as away.")
+
+
+class CookieSettings(_Section):
+    """The signed cookie that carries session id and slot."""
+
+    name: str = Field(
+        "stickygw",
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="The cookie's name. Cookies ignore ports: two gateways on one host want two names.",
+    )
+    same_site: Literal["Lax", "Strict"] = Field("Lax", description="The cookie's SameSite attribute.")
+
+
+class SessionSettings(_Section):
+    """How long a session lives."""
+
+    ttl: Annotated[int, Field(gt=0)] = Field(
+        14 * 86_400, description="Seconds a session is kept after its last use (rolling)."
+    )
+    lifetime: Annotated[int, Field(gt=0)] = Field(
+        90 * 86_400, description="Seconds after which a session's cookie ends, used or not (absolute)."
+    )
+
+
+class Settings(_Section):
+    """All settings of one gateway."""
+
+    bind: tuple[str, ...] = Field(
+        ("127.0.0.1:8000",),
+        min_length=1,
+        description="Addresses to listen on: HOST:PORT, [IPv6]:PORT or unix:/path. Port 0 lets the system choose.",
+    )
+    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        "auto", description='Worker processes, each with a slot of its own; "auto": one for each CPU this process may use.'
+    )
+    keys: tuple[str, ...] = Field(
+        ("cookie",),
+        min_length=1,
+        description="Affinity keys, tried in order: cookie, cookie:NAME, header:NAME, query:NAME, path:/pattern/{part}, ip.",
+    )
+    first_visit: Literal["least_loaded", "round_robin", "ip"] = Field(
+        "least_loaded", description="Which slot a client without any key gets; least_loaded: the better of two random ones."
+    )
+    secret: tuple[SecretStr, ...] = Field(
+        (), description="Keys that sign cookies, at least 32 bytes each; the newest first signs, all verify."
+    )
+    gateway_id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")] | None = Field(
+        None, description="8 hex digits that name this gateway in its cookies; made once and kept in the state directory."
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (),
+        description='Peers whose PROXY protocol header and X-Forwarded-* fields are believed: addresses, networks, or "unix".',
+    )
+    origins: tuple[str, ...] = Field(
+        ("same-host",),
+        description='Origins whose pages may open a WebSocket: "same-host", "https://example.com", or "*" for all. A client that sends none is no browser and may.',
+    )
+    compression: bool = Field(False, description="Offer permessage-deflate, without context takeover.")
+    health_path: str = Field("/healthz", pattern=r"^/[!-~]*$", description="A plain GET of this path is answered 200 by a ready worker.")
+    runtime_dir: Path | None = Field(
+        None, description="Sockets and the lock of the running gateway; default $XDG_RUNTIME_DIR or the temporary folder, + stickygw-UID/PORT."
+    )
+    state_dir: Path | None = Field(
+        None, description="What outlives a reboot: own secret, gateway id, embedded Valkey's data; default $XDG_STATE_HOME/stickygw/PORT."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least severe log records shown.")
+
+    header_timeout: Seconds = Field(10.0, description="Seconds from accept until the request head must be complete; else 408.")
+    start_timeout: Seconds = Field(30.0, description="Seconds a worker may take to be ready.")
+    stop_timeout: Seconds = Field(30.0, description="Seconds a stop may take before what is left is cut.")
+    worker_orphan_timeout: Seconds = Field(600.0, description="Seconds a worker goes on serving after its primary died.")
+    key_linger: Seconds = Field(60.0, description="Seconds an affinity key keeps its slot after its last connection.")
+    slot_wait: Seconds = Field(2.0, description="Seconds a client waits for its restarting slot before it is served by another.")
+    slot_queue: Annotated[int, Field(ge=1)] = Field(1024, description="Connections that may wait for one slot; more get 503.")
+    max_pending: Annotated[int, Field(ge=1)] = Field(4096, description="Connections whose head is not complete yet, in all.")
+    max_pending_per_address: Annotated[int, Field(ge=1)] = Field(256, description="The same, for one client address.")
+    max_connections: Annotated[int, Field(ge=1)] = Field(10_000, description="Connections of one worker; a full one is passed over.")
+    max_message: Bytes = Field(1 << 20, description="Bytes of one incoming message; a longer one closes with 1009.")
+    outbox_bytes: Bytes = Field(1 << 20, description="Bytes that may wait for a slow client before it is closed with 1013.")
+    outbox_seconds: Seconds = Field(10.0, description="Seconds that bytes may wait for a slow client before it is closed with 1013.")
+    ping_interval: Seconds = Field(20.0, description="Seconds between pings of a quiet connection.")
+    ping_timeout: Seconds = Field(20.0, description="Seconds a ping may stay unanswered before the connection is closed.")
+
+    redis: RedisSettings = RedisSettings()
+    cookie: CookieSettings = CookieSettings()
+    session: SessionSettings = SessionSettings()
+
+    def to_wire(self) -> dict[str, Any]:
+        """Plain values, secrets revealed: for the settings file descriptor and the control link only, never for a log."""
+        return _plain(self.model_dump())
+
+    @classmethod
+    def from_wire(cls, values: dict[str, Any]) -> Settings:
+        """What `to_wire` gave."""
+        return cls.model_validate(values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return str(value) if isinstance(value, Path) else value

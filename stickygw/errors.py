@@ -1,0 +1,125 @@
+"""Every error that stickygw raises, and the exit codes of its commands.
+
+::
+
+    StickygwError
+    ├── OperatorError            the operator can mend it; carries an exit code
+    │   ├── SettingsError        a setting is wrong: which, what was given, where, what is allowed
+    │   ├── TargetError          the application cannot be found, imported or started
+    │   ├── BindError            an address cannot be bound
+    │   ├── RuntimeDirError      the runtime or state directory cannot be used, or another gateway holds it
+    │   └── StoreError           Redis or Valkey cannot be reached at start, or no embedded Valkey can be had
+    ├── ConnectionClosed         the WebSocket has ended; raised by ``send`` and ``receive``
+    ├── SessionUnavailable       the session store did not answer, so nothing was read or written
+    ├── SessionValueError        a value that a session cannot keep
+    ├── RoomNameError            a room name that is empty, too long or not text
+    └── Refuse                   raised by an application in ``on_handshake`` to answer with an HTTP status
+
+Bad input from a client is never an exception: it is a value (`stickygw.routing.request_head.Refusal`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a command's exit status means."""
+
+    OK = 0
+    USAGE = 2
+    """The command line is wrong (click's own code)."""
+    SETTINGS = 3
+    """A setting is wrong."""
+    TARGET = 4
+    """The application cannot be found, imported or started."""
+    BIND = 5
+    """An address is taken or cannot be bound."""
+    RUNTIME_DIR = 6
+    """The runtime or state directory cannot be used, or another gateway holds it."""
+    STORE = 7
+    """Redis or Valkey cannot be reached at start."""
+    FORCED_STOP = 8
+    """The drain took longer than it may; what was left was cut."""
+    INTERNAL = 70
+    """A defect in stickygw."""
+
+
+class StickygwError(Exception):
+    """The base of all errors here."""
+
+
+class OperatorError(StickygwError):
+    """Something that the operator can mend. The message says how; `exit_code` is the command's exit status."""
+
+    exit_code = ExitCode.INTERNAL
+
+
+class SettingsError(OperatorError):
+    """A setting is wrong."""
+
+    exit_code = ExitCode.SETTINGS
+
+
+class TargetError(OperatorError):
+    """The application cannot be found, imported or started."""
+
+    exit_code = ExitCode.TARGET
+
+
+class BindError(OperatorError):
+    """An address is taken or cannot be bound."""
+
+    exit_code = ExitCode.BIND
+
+
+class RuntimeDirError(OperatorError):
+    """The runtime or state directory cannot be used, or another gateway holds it."""
+
+    exit_code = ExitCode.RUNTIME_DIR
+
+
+class StoreError(OperatorError):
+    """Redis or Valkey cannot be reached at start, or no embedded Valkey can be had."""
+
+    exit_code = ExitCode.STORE
+
+
+class ConnectionClosed(StickygwError):
+    """The WebSocket has ended.
+
+    `code` and `reason` are those of the close frame (RFC 6455 §7.1.5), 1006 and "" where there was none.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"connection closed with {code}" + (f": {reason}" if reason else ""))
+        self.code = code
+        self.reason = reason
+
+
+class SessionUnavailable(StickygwError):
+    """The session store did not answer in time: nothing is known to be read or written."""
+
+
+class SessionValueError(StickygwError, ValueError):
+    """A value that a session cannot keep: not one of msgpack's types, or too large."""
+
+
+class RoomNameError(StickygwError, ValueError):
+    """A room name that is empty, too long or not text."""
+
+
+class Refuse(StickygwError):
+    """Raised in ``on_handshake``: answer with an HTTP status instead of opening the WebSocket.
+
+    `status` is an HTTP status from 400 to 599, `message` the body as plain text, `headers` further fields.
+    """
+
+    def __init__(self, status: int, message: str = "", *, headers: Mapping[str, str] | None = None) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"a refusal has an HTTP status from 400 to 599, not {status}")
+        super().__init__(f"{status} {message}".strip())
+        self.status = status
+        self.message = message
+        self.headers = dict(headers or {})

@@ -1,0 +1,33 @@
+"""Counts of what happened, by name and label: the numbers behind logs now and metrics later."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+
+class Counters:
+    """Counts that only go up. A label is the reason that the decision carries."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def add(self, name: str, label: str = "", count: int = 1) -> None:
+        """Count `count` more of `name` under `label`."""
+        self._counts[name, label] += count
+
+    def value(self, name: str, label: str = "") -> int:
+        """How many `name` were counted under `label`."""
+        return self._counts[name, label]
+
+    def total(self, name: str) -> int:
+        """How many `name` were counted under all labels."""
+        return sum(count for (counted, _), count in self._counts.items() if counted == name)
+
+    def __str__(self) -> str:
+        """One line: ``name{label}=count`` in the order of the names."""
+        return " ".join(
+            f"{name}{{{label}}}={count}" if label else f"{name}={count}"
+            for (name, label), count in sorted(self._counts.items())
+        )

@@ -1,0 +1,20 @@
+"""The identifiers that must not be mixed up, as types of their own."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+Slot = NewType("Slot", int)
+"""A worker's number, 0 … N-1. A slot outlives the process in it; clients belong to slots, not to pids."""
+
+SessionId = NewType("SessionId", str)
+"""128 random bits, 32 lowercase hex digits."""
+
+GatewayId = NewType("GatewayId", str)
+"""8 lowercase hex digits: whose slots a cookie's hint speaks of."""
+
+HandOverId = NewType("HandOverId", int)
+"""One hand-over of one connection by one primary; never reused in its life."""
+
+ConnectionId = NewType("ConnectionId", str)
+"""One WebSocket, for as long as its client keeps it open; 16 lowercase hex digits."""
