@@ -1,127 +1,205 @@
-"""Every setting: its name, meaning, unit, default and bounds. Where values come from is `stickygw.config.sources`' business.
+"""Every setting: its name, meaning, unit, default and bounds. Values come from `stickygw.config.sources`.
 
-The names are the same everywhere: ``header_timeout`` in a file is ``STICKYGW_HEADER_TIMEOUT`` in the environment and
-``--header-timeout`` where the command line has it; ``[redis] url`` is ``STICKYGW_REDIS_URL``.
+The names are the same everywhere: ``header_timeout`` in a file is ``STICKYGW_HEADER_TIMEOUT`` in the
+environment and ``--set header_timeout=…`` on the command line; ``[redis] url`` is ``STICKYGW_REDIS_URL``.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+
+def _listed(value: Any) -> Any:
+    """A list written as one text, as a variable has to: a JSON array, or entries with commas between them."""
+    if not isinstance(value, str):
+        return value
+    try:
+        entries = json.loads(value)
+    except ValueError:
+        entries = None  # "[::1]:8000" is no JSON either
+    if isinstance(entries, list):
+        return entries
+    return [entry.strip() for entry in value.split(",") if entry.strip()]
+
+
+_Entry = TypeVar("_Entry")
+Listed = Annotated[tuple[_Entry, ...], BeforeValidator(_listed)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Bytes = Annotated[int, Field(gt=0, le=1 << 30)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # The input is hidden: pydantic's own messages would quote a secret.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class RedisSettings(_Section):
     """Where sessions and rooms live."""
 
     url: SecretStr | None = Field(
-        None,
-        description="Redis or Valkey: redis://…, rediss://… (TLS) or unix://…; without one, an embedded Valkey is started, for one machine.",
+        default=None,
+        description=(
+            "Redis or Valkey: redis://…, rediss://… (TLS) or unix://…; without one, an embedded Valkey "
+            "is started, for one machine."
+        ),
     )
     prefix: str = Field(
-        "stickygw",
+        default="stickygw",
         pattern=r"^[A-Za-z0-9_.-]{1,64}$",
-        description="The first part of every key and channel; gateways that share a Redis and a prefix share rooms and sessions.",
+        description=(
+            "The first part of every key and channel; gateways that share a Redis and a prefix share "
+            "rooms and sessions."
+        ),
     )
-    timeout: Seconds = Field(1.0, description="Seconds that one command may take before the store counts as away.")
+    timeout: Seconds = Field(
+        default=1.0, description="Seconds that one command may take before the store counts as away."
+    )
 
 
 class CookieSettings(_Section):
     """The signed cookie that carries session id and slot."""
 
     name: str = Field(
-        "stickygw",
+        default="stickygw",
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
         description="The cookie's name. Cookies ignore ports: two gateways on one host want two names.",
     )
-    same_site: Literal["Lax", "Strict"] = Field("Lax", description="The cookie's SameSite attribute.")
+    same_site: Literal["Lax", "Strict"] = Field(default="Lax", description="The cookie's SameSite attribute.")
 
 
 class SessionSettings(_Section):
     """How long a session lives."""
 
     ttl: Annotated[int, Field(gt=0)] = Field(
-        14 * 86_400, description="Seconds a session is kept after its last use (rolling)."
+        default=14 * 86_400, description="Seconds a session is kept after its last use (rolling)."
     )
     lifetime: Annotated[int, Field(gt=0)] = Field(
-        90 * 86_400, description="Seconds after which a session's cookie ends, used or not (absolute)."
+        default=90 * 86_400,
+        description="Seconds after which a session's cookie ends, used or not (absolute).",
     )
 
 
 class Settings(_Section):
     """All settings of one gateway."""
 
-    bind: tuple[str, ...] = Field(
-        ("127.0.0.1:8000",),
+    bind: Listed[str] = Field(
+        default=("127.0.0.1:8000",),
         min_length=1,
-        description="Addresses to listen on: HOST:PORT, [IPv6]:PORT or unix:/path. Port 0 lets the system choose.",
+        description=("Addresses to listen on: HOST:PORT, [IPv6]:PORT or unix:/path. Port 0 lets the system choose."),
     )
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
-        "auto", description='Worker processes, each with a slot of its own; "auto": one for each CPU this process may use.'
+        default="auto",
+        description=('Worker processes, each with a slot of its own; "auto": one for each CPU this process may use.'),
     )
-    keys: tuple[str, ...] = Field(
-        ("cookie",),
+    keys: Listed[str] = Field(
+        default=("cookie",),
         min_length=1,
-        description="Affinity keys, tried in order: cookie, cookie:NAME, header:NAME, query:NAME, path:/pattern/{part}, ip.",
+        description=(
+            "Affinity keys, tried in order: cookie, cookie:NAME, header:NAME, query:NAME, path:/pattern/{part}, ip."
+        ),
     )
     first_visit: Literal["least_loaded", "round_robin", "ip"] = Field(
-        "least_loaded", description="Which slot a client without any key gets; least_loaded: the better of two random ones."
+        default="least_loaded",
+        description="Which slot a client without any key gets; least_loaded: the better of two random ones.",
     )
-    secret: tuple[SecretStr, ...] = Field(
-        (), description="Keys that sign cookies, at least 32 bytes each; the newest first signs, all verify."
+    secret: Listed[SecretStr] = Field(
+        default=(),
+        description="Keys that sign cookies, at least 32 bytes each; the newest first signs, all verify.",
     )
     gateway_id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")] | None = Field(
-        None, description="8 hex digits that name this gateway in its cookies; made once and kept in the state directory."
+        default=None,
+        description=("8 hex digits that name this gateway in its cookies; made once and kept in the state directory."),
     )
-    trusted_proxies: tuple[str, ...] = Field(
-        (),
-        description='Peers whose PROXY protocol header and X-Forwarded-* fields are believed: addresses, networks, or "unix".',
+    trusted_proxies: Listed[str] = Field(
+        default=(),
+        description=(
+            'Peers whose PROXY protocol header and X-Forwarded-* fields are believed: addresses, networks, or "unix".'
+        ),
     )
-    origins: tuple[str, ...] = Field(
-        ("same-host",),
-        description='Origins whose pages may open a WebSocket: "same-host", "https://example.com", or "*" for all. A client that sends none is no browser and may.',
+    origins: Listed[str] = Field(
+        default=("same-host",),
+        description=(
+            'Origins whose pages may open a WebSocket: "same-host", "https://example.com", or "*" for '
+            "all. A client that sends none is no browser and may."
+        ),
     )
-    compression: bool = Field(False, description="Offer permessage-deflate, without context takeover.")
-    health_path: str = Field("/healthz", pattern=r"^/[!-~]*$", description="A plain GET of this path is answered 200 by a ready worker.")
+    compression: bool = Field(default=False, description="Offer permessage-deflate, without context takeover.")
+    health_path: str = Field(
+        default="/healthz",
+        pattern=r"^/[!-~]*$",
+        description="A plain GET of this path is answered 200 by a ready worker.",
+    )
     runtime_dir: Path | None = Field(
-        None, description="Sockets and the lock of the running gateway; default $XDG_RUNTIME_DIR or the temporary folder, + stickygw-UID/PORT."
+        default=None,
+        description=(
+            "Sockets and the lock of the running gateway; default $XDG_RUNTIME_DIR or the temporary "
+            "folder, + stickygw-UID/PORT."
+        ),
     )
     state_dir: Path | None = Field(
-        None, description="What outlives a reboot: own secret, gateway id, embedded Valkey's data; default $XDG_STATE_HOME/stickygw/PORT."
+        default=None,
+        description=(
+            "What outlives a reboot: own secret, gateway id, embedded Valkey's data; default "
+            "$XDG_STATE_HOME/stickygw/PORT."
+        ),
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least severe log records shown.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least severe log records shown."
+    )
 
-    header_timeout: Seconds = Field(10.0, description="Seconds from accept until the request head must be complete; else 408.")
-    start_timeout: Seconds = Field(30.0, description="Seconds a worker may take to be ready.")
-    stop_timeout: Seconds = Field(30.0, description="Seconds a stop may take before what is left is cut.")
-    worker_orphan_timeout: Seconds = Field(600.0, description="Seconds a worker goes on serving after its primary died.")
-    key_linger: Seconds = Field(60.0, description="Seconds an affinity key keeps its slot after its last connection.")
-    slot_wait: Seconds = Field(2.0, description="Seconds a client waits for its restarting slot before it is served by another.")
-    slot_queue: Annotated[int, Field(ge=1)] = Field(1024, description="Connections that may wait for one slot; more get 503.")
-    max_pending: Annotated[int, Field(ge=1)] = Field(4096, description="Connections whose head is not complete yet, in all.")
-    max_pending_per_address: Annotated[int, Field(ge=1)] = Field(256, description="The same, for one client address.")
-    max_connections: Annotated[int, Field(ge=1)] = Field(10_000, description="Connections of one worker; a full one is passed over.")
-    max_message: Bytes = Field(1 << 20, description="Bytes of one incoming message; a longer one closes with 1009.")
-    outbox_bytes: Bytes = Field(1 << 20, description="Bytes that may wait for a slow client before it is closed with 1013.")
-    outbox_seconds: Seconds = Field(10.0, description="Seconds that bytes may wait for a slow client before it is closed with 1013.")
-    ping_interval: Seconds = Field(20.0, description="Seconds between pings of a quiet connection.")
-    ping_timeout: Seconds = Field(20.0, description="Seconds a ping may stay unanswered before the connection is closed.")
+    header_timeout: Seconds = Field(
+        default=10.0, description="Seconds from accept until the request head must be complete; else 408."
+    )
+    start_timeout: Seconds = Field(default=30.0, description="Seconds a worker may take to be ready.")
+    stop_timeout: Seconds = Field(default=30.0, description="Seconds a stop may take before what is left is cut.")
+    worker_orphan_timeout: Seconds = Field(
+        default=600.0, description="Seconds a worker goes on serving after its primary died."
+    )
+    key_linger: Seconds = Field(
+        default=60.0, description="Seconds an affinity key keeps its slot after its last connection."
+    )
+    slot_wait: Seconds = Field(
+        default=2.0,
+        description="Seconds a client waits for its restarting slot before it is served by another.",
+    )
+    slot_queue: Annotated[int, Field(ge=1)] = Field(
+        default=1024, description="Connections that may wait for one slot; more get 503."
+    )
+    max_pending: Annotated[int, Field(ge=1)] = Field(
+        default=4096, description="Connections whose head is not complete yet, in all."
+    )
+    max_pending_per_address: Annotated[int, Field(ge=1)] = Field(
+        default=256, description="The same, for one client address."
+    )
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        default=10_000, description="Connections of one worker; a full one is passed over."
+    )
+    max_message: Bytes = Field(
+        default=1 << 20, description="Bytes of one incoming message; a longer one closes with 1009."
+    )
+    outbox_bytes: Bytes = Field(
+        default=1 << 20, description="Bytes that may wait for a slow client before it is closed with 1013."
+    )
+    outbox_seconds: Seconds = Field(
+        default=10.0,
+        description="Seconds that bytes may wait for a slow client before it is closed with 1013.",
+    )
+    ping_interval: Seconds = Field(default=20.0, description="Seconds between pings of a quiet connection.")
+    ping_timeout: Seconds = Field(
+        default=20.0, description="Seconds a ping may stay unanswered before the connection is closed."
+    )
 
     redis: RedisSettings = RedisSettings()
     cookie: CookieSettings = CookieSettings()
     session: SessionSettings = SessionSettings()
 
     def to_wire(self) -> dict[str, Any]:
-        """Plain values, secrets revealed: for the settings file descriptor and the control link only, never for a log."""
-        return _plain(self.model_dump())
+        """Plain values, secrets revealed: for the settings' descriptor and the link only, never for a log."""
+        return {name: _plain(value) for name, value in self.model_dump().items()}
 
     @classmethod
     def from_wire(cls, values: dict[str, Any]) -> Settings:

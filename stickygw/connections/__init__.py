@@ -1,0 +1,1 @@
+"""Sockets, WebSockets and HTTP answers on the event loop. Floor 3."""

@@ -1,0 +1,1 @@
+"""Messages and file descriptors between the processes. Floor 3."""

@@ -1,0 +1,1 @@
+"""Counts and logs. Floor 1."""

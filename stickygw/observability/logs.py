@@ -8,9 +8,7 @@ import logging
 def set_up_logs(process: str, level: str) -> None:
     """Log to standard error from `level` ("debug" … "error") on; `process` is "primary" or "worker 2"."""
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        logging.Formatter(f"%(asctime)s %(levelname)-7s {process}: %(message)s", datefmt="%H:%M:%S")
-    )
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)-7s {process}: %(message)s", datefmt="%H:%M:%S"))
     root = logging.getLogger("stickygw")
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -18,7 +16,7 @@ def set_up_logs(process: str, level: str) -> None:
 
 
 def quoted(text: bytes | str, limit: int = 200) -> str:
-    """Client text for a log line: escaped, so that it can't forge a line or drive a terminal, and at most `limit` long."""
+    """Client text for a log line: escaped, so that it can forge no line and drive no terminal, at most `limit` long."""
     shown = text.decode("latin-1") if isinstance(text, bytes) else text
     cut = shown[:limit]
     return ascii(cut) + ("…" if len(shown) > limit else "")

@@ -1,0 +1,1 @@
+"""The primary process: accepts, looks, hands over, supervises. Floor 5."""

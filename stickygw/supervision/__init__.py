@@ -1,0 +1,1 @@
+"""When is a worker started again? Pure decisions. Floor 2."""

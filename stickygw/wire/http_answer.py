@@ -17,7 +17,9 @@ def answer(status: int, body: bytes, *, fields: Fields = (), content_type: str =
     return answer_head(status, len(body), fields=fields, content_type=content_type) + (body if with_body else b"")
 
 
-def answer_head(status: int, length: int, *, fields: Fields = (), content_type: str = "text/plain; charset=utf-8") -> bytes:
+def answer_head(
+    status: int, length: int, *, fields: Fields = (), content_type: str = "text/plain; charset=utf-8"
+) -> bytes:
     """The head of an answer whose body of `length` bytes follows."""
     lines = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",

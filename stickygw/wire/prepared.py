@@ -23,6 +23,8 @@ DEFLATE_WINDOW_BITS = 12
 
 DEFLATE_MEMORY_LEVEL = 5
 
+MIN_DEFLATE_BYTES = 64
+
 
 def frame(opcode: int, payload: bytes, *, rsv1: bool = False) -> bytes:
     """One unmasked, unfragmented frame (RFC 6455 §5.2)."""
@@ -66,7 +68,12 @@ class PreparedMessage:
 
     @property
     def compressed(self) -> bytes:
-        """The frame for a receiver with permessage-deflate and no context takeover."""
+        """The frame for a receiver with permessage-deflate and no context takeover.
+
+        A short payload only grows: it goes as it is, which RFC 7692 §6 allows for each message.
+        """
+        if len(self.payload) < MIN_DEFLATE_BYTES:
+            return self.plain
         if self._compressed is None:
             self._compressed = frame(self.opcode, deflate(self.payload), rsv1=True)
         return self._compressed

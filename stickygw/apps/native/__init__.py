@@ -1,0 +1,1 @@
+"""Applications of event handlers: `App` and `Connection`."""

@@ -1,0 +1,42 @@
+# Two commands: `make demo` and `make test`. Needs Python 3.11 or newer and make; everything else goes into .venv.
+# PYTHON=… names the interpreter, BIND=host:port the address of the demo.
+
+export PYTHON
+python := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long bench clean
+
+help:
+	@echo 'make demo        a chat on two worker processes; BIND=0.0.0.0:8000 in a container'
+	@echo 'make test        ruff, mypy, import-linter and all tests but the long ones'
+	@echo 'make test-long   the tests that take minutes'
+	@echo 'make bench       the figures of the benchmarks page'
+	@echo 'make clean       removes .venv and every cache'
+	@echo
+	@echo 'PYTHON=python3.12 chooses the interpreter; without it, the newest from 3.14 to 3.11 is taken.'
+
+# exec: the gateway takes the shell's place, so that Ctrl-C finds it, and it alone, and make waits for its exit.
+demo:
+	@sh scripts/bootstrap runtime && exec $(python) examples/demo.py $(if $(BIND),'$(BIND)')
+
+test:
+	@sh scripts/bootstrap test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy --strict
+	.venv/bin/lint-imports
+	PYTHONPATH=tests $(python) -m pytest -n 2 --dist loadgroup -m 'not long' -p support.browser_count
+
+# pytest exits with 5 when no test is marked as long.
+test-long:
+	@sh scripts/bootstrap test
+	$(python) -m pytest -m long || [ $$? -eq 5 ]
+
+bench:
+	@sh scripts/bootstrap runtime
+	$(python) -m benchmarks
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

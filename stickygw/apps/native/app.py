@@ -1,0 +1,152 @@
+"""`App`: an application of event handlers, served by stickygw's workers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from stickygw.apps.native.codec import CodecName, codec_named
+from stickygw.apps.native.handlers import Function, Handler, Handlers
+from stickygw.apps.native.patterns import PathPattern
+
+if TYPE_CHECKING:
+    from stickygw.apps.native.connection import Connection
+    from stickygw.apps.native.runtime import Runtime
+
+F = TypeVar("F", bound=Function)
+
+
+class App:
+    """A WebSocket application.
+
+    `codec` says what a message is to its handlers: as it came (str or bytes), "json" or "msgpack". `static` is a folder
+    whose files answer plain GET requests, ``index.html`` for its folders. `subprotocols` are those it speaks, the
+    preferred first.
+
+    Handlers are ``def`` or ``async def``. ``def`` handlers run on the event loop: they must not block.
+    """
+
+    def __init__(
+        self,
+        *,
+        codec: CodecName | None = None,
+        static: str | Path | None = None,
+        subprotocols: Sequence[str] = (),
+    ) -> None:
+        self.codec = codec_named(codec)
+        self.static = Path(static) if static is not None else None
+        if self.static is not None and not self.static.is_dir():
+            raise ValueError(f"static={str(static)!r} is not a folder")
+        self.subprotocols = tuple(subprotocols)
+        self.handlers = Handlers()
+        self._runtime: Runtime | None = None
+
+    # Life
+
+    def on_start(self, function: F) -> F:
+        """``on_start()`` runs once in each worker, before it takes connections."""
+        self.handlers.start.append(function)
+        return function
+
+    def on_stop(self, function: F) -> F:
+        """``on_stop()`` runs once in each worker, after its last connection ended."""
+        self.handlers.stop.append(function)
+        return function
+
+    # Connections
+
+    def on_handshake(self, function: F) -> F:
+        """``on_handshake(request, session)`` runs before a WebSocket opens. It may raise `stickygw.Refuse`."""
+        self.handlers.handshake.append(function)
+        return function
+
+    @overload
+    def on_connect(self, pattern: F) -> F: ...
+    @overload
+    def on_connect(self, pattern: str) -> Callable[[F], F]: ...
+    def on_connect(self, pattern: Any) -> Any:
+        """``on_connect(conn, **parts)`` runs when a WebSocket is open, before its first message is handled.
+
+        With a path pattern, ``@app.on_connect("/ws/{room}")``, it serves the paths that match and gets their parts.
+        """
+        return self._register(self.handlers.connect, pattern)
+
+    @overload
+    def on_message(self, pattern: F) -> F: ...
+    @overload
+    def on_message(self, pattern: str) -> Callable[[F], F]: ...
+    def on_message(self, pattern: Any) -> Any:
+        """``on_message(conn, message, **parts)`` handles one message. A connection's messages come in order, one at a
+        time: the next waits until this handler is done, and when some wait the client is no longer read."""
+        return self._register(self.handlers.message, pattern)
+
+    @overload
+    def on_disconnect(self, pattern: F) -> F: ...
+    @overload
+    def on_disconnect(self, pattern: str) -> Callable[[F], F]: ...
+    def on_disconnect(self, pattern: Any) -> Any:
+        """``on_disconnect(conn, code, reason, **parts)`` runs exactly once, last; ``conn.rooms`` are still told."""
+        return self._register(self.handlers.disconnect, pattern)
+
+    @overload
+    def handler(self, pattern: F) -> F: ...
+    @overload
+    def handler(self, pattern: str) -> Callable[[F], F]: ...
+    def handler(self, pattern: Any) -> Any:
+        """``async handler(conn, **parts)`` is one coroutine for a connection's whole life, as with the `websockets`
+        library: ``async for message in conn``. When it returns, the connection is closed with 1000."""
+        return self._register(self.handlers.coroutine, pattern)
+
+    def on_error(self, function: F) -> F:
+        """``on_error(conn, error)`` hears of an exception in a handler; the connection is closed with 1011 after it."""
+        self.handlers.error.append(function)
+        return function
+
+    def _register(self, handlers: list[Handler], pattern: str | Function) -> Any:
+        if callable(pattern):
+            handlers.append(Handler.of(pattern, None))
+            return pattern
+        compiled = PathPattern(pattern)
+
+        def register(function: F) -> F:
+            handlers.append(Handler.of(function, compiled))
+            return function
+
+        return register
+
+    # In a running worker
+
+    def publish(self, room: str, message: Any, *, exclude: Connection | None = None) -> Awaitable[None]:
+        """Send `message` to every member of `room`, on every worker and machine, but for `exclude`.
+
+        It acts when called; awaiting the result is for back-pressure only. Members in this worker get it even while
+        Redis is away.
+        """
+        return self.runtime.publish(room, self.codec.encode(message), exclude)
+
+    @property
+    def slot(self) -> int:
+        """This worker's number, from 0."""
+        return self.runtime.identity.slot
+
+    @property
+    def workers(self) -> int:
+        """How many slots the gateway has."""
+        return self.runtime.identity.workers
+
+    @property
+    def generation(self) -> int:
+        """How often this slot's worker has been started."""
+        return self.runtime.identity.generation
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs this application. Raises `RuntimeError` outside a worker."""
+        if self._runtime is None:
+            raise RuntimeError("the application is not running: this works in its handlers, from on_start to on_stop")
+        return self._runtime
+
+    def run_with(self, runtime: Runtime | None) -> None:
+        """For the worker: from now on `runtime` runs this application."""
+        self._runtime = runtime

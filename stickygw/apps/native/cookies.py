@@ -1,0 +1,44 @@
+"""When the gateway's own cookie is sent, and what it says. Its form is `stickygw.routing.cookie`'s."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from stickygw.apps.native.runtime import Runtime
+from stickygw.routing.cookie import CookieClaim, set_cookie
+from stickygw.types import SessionId
+from stickygw.wire.link import Offer
+
+SESSION_ID_BYTES = 16
+"""128 random bits."""
+
+
+class CookieJar:
+    """Makes the Set-Cookie values of one worker."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._identity = runtime.identity
+        self._keys = runtime.cookie_keys
+        self._settings = runtime.settings
+
+    def due(self, offer: Offer, session: SessionId) -> str | None:
+        """The Set-Cookie value that the answer to `offer` carries for `session`, or None: the client's own is right.
+
+        The primary decided whether the client's hint may change (`Offer.sets_cookie`); a client without a proven id
+        always gets one.
+        """
+        if offer.session is not None and not offer.sets_cookie:
+            return None
+        claim = CookieClaim(session, self._identity.gateway, self._identity.slot, int(time.time()))
+        return set_cookie(
+            self._settings.cookie.name,
+            self._keys.sign(claim),
+            max_age=self._settings.session.lifetime,
+            same_site=self._settings.cookie.same_site,
+            is_secure=offer.is_secure,
+        )
+
+    def new_session(self) -> SessionId:
+        """An id for a client that has none. Nothing is stored for it yet."""
+        return SessionId(secrets.token_hex(SESSION_ID_BYTES))

@@ -1,0 +1,171 @@
+"""The sending half of the Redis bridge: publishes of one loop turn in one pipeline, each sent at most once.
+
+A PUBLISH is never repeated: whether a pipeline without an answer was carried out, nobody knows, and twice is
+worse than not at all. What was lost is counted under ``bridge_lost`` with one of the `Loss` reasons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from enum import StrEnum
+from random import Random
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
+
+from stickygw.bridge.reconnect import Backoff, keep_alive, opened
+from stickygw.observability.counters import Counters
+
+log = logging.getLogger("stickygw.bridge")
+
+MAX_QUEUED_MESSAGES = 10_000
+MAX_QUEUED_BYTES = 64 * 1024 * 1024
+"""Bounds of what is not answered yet. What comes on top is dropped."""
+
+MAX_PIPELINE_MESSAGES = 1_000
+"""So many messages share one pipeline and its time limit at most."""
+
+PIPELINE_SECONDS = 1.0
+"""A pipeline that is not answered by then is lost, and so is its connection."""
+
+
+class Loss(StrEnum):
+    """Why a message could not be bridged."""
+
+    QUEUE_FULL = "queue_full"
+    """More was published than the store takes."""
+    AWAY = "away"
+    """There is no connection; the message was never sent."""
+    UNCERTAIN = "uncertain"
+    """It was sent, and the connection ended without an answer."""
+    REFUSED = "refused"
+    """The store said no."""
+
+
+class Publisher:
+    """Sends messages to channels of a store, in order."""
+
+    def __init__(
+        self, connect: Callable[[], AbstractConnection], *, counters: Counters, random: Random
+    ) -> None:
+        self._connect = connect
+        self._counters = counters
+        self._backoff = Backoff(random)
+        self._queue: deque[bytes] = deque()
+        self._unanswered: deque[int] = deque()  # the sizes of the pipeline under way, first sent first
+        self._pending_bytes = 0
+        self._has_work = asyncio.Event()
+        self._is_answered = asyncio.Event()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+        self._task: asyncio.Task[None] | None = None
+        self.connected = asyncio.Event()
+
+    def start(self) -> None:
+        """Connect and stay connected, in a task of its own."""
+        self._task = asyncio.create_task(
+            keep_alive("publisher", self._session, self._backoff), name="bridge publisher"
+        )
+
+    async def stop(self) -> None:
+        """Wait up to `PIPELINE_SECONDS` for what is queued, then end the task and the connection."""
+        if self._task is None:
+            return
+        try:
+            async with asyncio.timeout(PIPELINE_SECONDS):
+                await self._is_idle.wait()
+        except TimeoutError:
+            pass  # what is left is counted as lost where the session ends
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        self._task = None
+
+    def publish(self, channel: bytes, data: bytes) -> None:
+        """Send `data` to `channel` in this loop turn's pipeline, or drop and count it."""
+        if not self.connected.is_set():
+            self._lose(Loss.AWAY, 1)
+            return
+        # Packed by hand: a tenth of what redis-py's packing of arbitrary arguments takes.
+        command = b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+            len(channel),
+            channel,
+            len(data),
+            data,
+        )
+        if (
+            len(self._queue) + len(self._unanswered) >= MAX_QUEUED_MESSAGES
+            or self._pending_bytes + len(command) > MAX_QUEUED_BYTES
+        ):
+            self._lose(Loss.QUEUE_FULL, 1)
+            return
+        self._queue.append(command)
+        self._pending_bytes += len(command)
+        self._is_idle.clear()
+        self._has_work.set()
+
+    async def _session(self) -> None:
+        async with opened(self._connect) as connection:
+            self._backoff.reset()
+            self.connected.set()
+            log.info("bridge publisher: connected")
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._read(connection))
+                    tasks.create_task(self._write(connection))
+            finally:
+                self.connected.clear()
+                self._lose_all()
+
+    async def _read(self, connection: AbstractConnection) -> None:
+        """Read always, so that the end of an idle connection is noticed before the next message is lost to
+        it."""
+        while True:
+            try:
+                await connection.read_response(timeout=math.inf, disconnect_on_error=False)
+            except ResponseError as error:
+                self._lose(Loss.REFUSED, 1)
+                log.warning("bridge publisher: the store refused a message: %s", error)
+            self._pending_bytes -= self._unanswered.popleft()
+            if not self._unanswered:
+                self._is_answered.set()
+
+    async def _write(self, connection: AbstractConnection) -> None:
+        """One pipeline at a time; what is published meanwhile makes the next one."""
+        while True:
+            await self._has_work.wait()
+            pipeline = self._take_pipeline()
+            async with asyncio.timeout(PIPELINE_SECONDS):
+                await connection.send_packed_command(b"".join(pipeline), check_health=False)
+                await self._is_answered.wait()
+            if not self._queue:
+                self._is_idle.set()
+
+    def _take_pipeline(self) -> list[bytes]:
+        pipeline = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_PIPELINE_MESSAGES))]
+        if not self._queue:
+            self._has_work.clear()
+        self._unanswered.extend(map(len, pipeline))
+        self._is_answered.clear()
+        return pipeline
+
+    def _lose(self, why: Loss, count: int) -> None:
+        if count:
+            self._counters.add("bridge_lost", why, count)
+
+    def _lose_all(self) -> None:
+        sent, queued = len(self._unanswered), len(self._queue)
+        if sent or queued:
+            log.warning(
+                "bridge publisher: %d messages sent without an answer and %d queued are lost", sent, queued
+            )
+        self._lose(Loss.UNCERTAIN, sent)
+        self._lose(Loss.AWAY, queued)
+        self._queue.clear()
+        self._unanswered.clear()
+        self._pending_bytes = 0
+        self._has_work.clear()
+        self._is_idle.set()

@@ -1,0 +1,92 @@
+"""Keeping a connection to the store alive for ever: the loop that subscriber and publisher share, and its
+pauses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from random import Random
+
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+log = logging.getLogger("stickygw.bridge")
+
+CONNECT_SECONDS = 2.0
+"""A connection that is not usable after so long is given up: a stopped server's kernel accepts, but nobody
+answers."""
+
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 2.0
+
+
+def connections(url: str) -> Callable[[], AbstractConnection]:
+    """A maker of bare connections to `url`.
+
+    RESP2, because published messages then come as ordinary replies; never retried, because a PUBLISH that was
+    perhaps sent must not be sent again; without time limits of their own, because ours are around them.
+    """
+    options = {
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "retry_on_timeout": False,
+        "socket_timeout": None,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "health_check_interval": 0,
+        "decode_responses": False,
+    }
+    pool = ConnectionPool.from_url(url, **options)
+    pool.connection_kwargs.update(options)  # options in the URL would win otherwise
+    return pool.make_connection
+
+
+@asynccontextmanager
+async def opened(connect: Callable[[], AbstractConnection]) -> AsyncIterator[AbstractConnection]:
+    """A connection that the server has answered on, closed afterwards. It never reconnects by itself."""
+    connection = connect()
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await connection.connect()  # type: ignore[no-untyped-call]
+        yield connection
+    finally:
+        await connection.disconnect(nowait=True)
+
+
+class Backoff:
+    """Pauses with full jitter under a ceiling that doubles, so that many workers don't come back in step."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self.failures = 0
+
+    def reset(self) -> None:
+        """The connection works: the next pause is a first one."""
+        self.failures = 0
+
+    def next_seconds(self) -> float:
+        """The next pause."""
+        ceiling = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(self.failures, 16))
+        self.failures += 1
+        return self._random.uniform(0, ceiling)
+
+
+async def keep_alive(name: str, session: Callable[[], Awaitable[None]], backoff: Backoff) -> None:
+    """Run `session`, one connection's life, again and again until cancelled.
+
+    `session` resets `backoff` once its connection is useful. The first failure of a row is logged as a
+    warning. A defect of ours is logged with its traceback and ends as little as a lost connection does.
+    """
+    while True:
+        try:
+            await session()
+        except* (RedisError, OSError) as errors:
+            level = logging.DEBUG if backoff.failures else logging.WARNING
+            log.log(level, "bridge %s: %s", name, "; ".join(map(repr, errors.exceptions)))
+        except* Exception:
+            log.exception("bridge %s: a defect ended it; it is started again", name)
+        await asyncio.sleep(backoff.next_seconds())

@@ -1,0 +1,68 @@
+"""Sequence numbers of bridged messages: giving them (`Numbering`) and judging them (`Order`). Pure."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+MAX_NUMBERED_ROOMS = 65_536
+"""Rooms whose last number a sender keeps."""
+
+MAX_ORIGINS_PER_ROOM = 256
+"""Senders whose last number a receiver keeps for each room; the one longest silent is forgotten first. A
+forgotten sender's next message is taken as it comes, like a new sender's."""
+
+
+class Verdict(Enum):
+    """What a message's number says."""
+
+    NEXT = "next"
+    """It follows the last one, or is the first from this sender here."""
+    HOLE = "hole"
+    """It is newer, and at least one before it never came."""
+    OLD = "old"
+    """It has been here, or a newer one has: dropped, so that nothing comes twice or out of order."""
+
+
+class Numbering:
+    """The numbers of one sender, rising by one in each room.
+
+    A room that was forgotten goes on above every number ever forgotten: receivers then see a hole that is
+    none, which is safe; starting again at 1 would make them drop everything as old.
+    """
+
+    def __init__(self, *, max_rooms: int = MAX_NUMBERED_ROOMS) -> None:
+        self._last: dict[str, int] = {}
+        self._max_rooms = max_rooms
+        self._floor = 0
+
+    def next(self, room: str) -> int:
+        """The number of the next message in `room`."""
+        number = self._last.pop(room, self._floor) + 1
+        self._last[room] = number  # last in the dict's order: the most recently used
+        if len(self._last) > self._max_rooms:
+            self._floor = max(self._floor, self._last.pop(next(iter(self._last))))
+        return number
+
+
+class Order:
+    """The last number seen of each sender in each room."""
+
+    def __init__(self, *, max_origins: int = MAX_ORIGINS_PER_ROOM) -> None:
+        self._last: dict[str, dict[bytes, int]] = {}
+        self._max_origins = max_origins
+
+    def judge(self, room: str, origin: bytes, sequence: int) -> Verdict:
+        """Judge one message and remember its number, unless it is old."""
+        origins = self._last.setdefault(room, {})
+        last = origins.pop(origin, None)
+        if last is not None and sequence <= last:
+            origins[origin] = last
+            return Verdict.OLD
+        origins[origin] = sequence
+        if len(origins) > self._max_origins:
+            del origins[next(iter(origins))]
+        return Verdict.NEXT if last is None or sequence == last + 1 else Verdict.HOLE
+
+    def forget(self, room: str) -> None:
+        """Forget a room without members."""
+        self._last.pop(room, None)

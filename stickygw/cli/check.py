@@ -1,0 +1,48 @@
+"""``stickygw check``: would ``stickygw run`` start? It binds nothing and asks no Redis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from stickygw.apps.loader import load_target
+from stickygw.cli.options import Options, settings_options
+from stickygw.cli.sound import sound_settings
+from stickygw.config.cpus import available_cpus
+from stickygw.config.redacted import redacted
+from stickygw.config.settings import Settings
+from stickygw.config.sources import Loaded
+
+
+@click.command()
+@click.argument("target")
+@settings_options
+def check(target: str, options: Options) -> None:
+    """Say whether the settings are sound and the application TARGET loads; the exit code says it too."""
+    directory = Path.cwd()
+    loaded = sound_settings(options, directory=directory)
+    app = load_target(target, directory=directory)
+    for name, value in _summary(loaded, target, app):
+        click.echo(f"{name:<9} {value}")
+
+
+def _summary(loaded: Loaded, target: str, app: object) -> list[tuple[str, str]]:
+    from stickygw.apps.native.app import App
+
+    assert isinstance(app, App)
+    settings = loaded.settings
+    count = app.handlers.count
+    return [
+        ("settings", str(loaded.config_file or "no file")),
+        ("bind", ", ".join(settings.bind)),
+        ("workers", f"{available_cpus()} (auto)" if settings.workers == "auto" else str(settings.workers)),
+        ("store", _store(settings)),
+        ("keys", ", ".join(settings.keys)),
+        ("app", f"{target}, {count} handler{'' if count == 1 else 's'}"),
+    ]
+
+
+def _store(settings: Settings) -> str:
+    url = settings.redis.url
+    return "embedded Valkey, for this machine only" if url is None else redacted(url.get_secret_value())

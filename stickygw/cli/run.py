@@ -1,0 +1,46 @@
+"""``stickygw run``: check everything that can be checked, then become the primary."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from stickygw.apps.loader import parse_target
+from stickygw.cli.options import Options, settings_options
+from stickygw.cli.sound import sound_settings
+from stickygw.cli.store import require_redis
+from stickygw.config.settings import Settings
+
+
+@click.command()
+@click.argument("target")
+@settings_options
+def run(target: str, options: Options) -> None:
+    """Run the gateway with the application TARGET: module:attribute or path/to/file.py:attribute."""
+    directory = Path.cwd()
+    loaded = sound_settings(options, directory=directory)
+    where = parse_target(target, directory=directory)
+    url = loaded.settings.redis.url
+    if url is not None:
+        require_redis(url.get_secret_value(), origin=loaded.origin("redis.url"))
+    become_primary(loaded.settings, str(where))
+
+
+def become_primary(settings: Settings, target: str) -> NoReturn:
+    """Replace this process by the primary, which has neither click nor Redis in it.
+
+    The settings travel in an unlinked file of mode 0600, where no other user sees them, unlike arguments.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        json.dump(settings.to_wire(), file)
+        file.seek(0)
+        fd = file.fileno()
+        os.set_inheritable(fd, True)
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-m", "stickygw.primary", "--settings-fd", str(fd), target])

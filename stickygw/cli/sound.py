@@ -1,0 +1,38 @@
+"""Settings that have passed every check there is without opening a socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from stickygw.cli.options import Options
+from stickygw.config.checks import broken_rules
+from stickygw.config.problems import settings_error
+from stickygw.config.sources import Loaded, load_settings
+from stickygw.routing.forwarded import TrustedProxies
+from stickygw.routing.keys import parse_key
+
+
+def sound_settings(options: Options, *, directory: Path) -> Loaded:
+    """The settings of `options`, ``stickygw.toml`` in `directory` and the environment.
+
+    Raises `SettingsError` with one line for each thing that is wrong.
+    """
+    loaded = load_settings(options.flags, spelled=options.spelled, config_file=options.config_file, directory=directory)
+    problems = [*broken_rules(loaded), *_routing_problems(loaded)]
+    if problems:
+        raise settings_error(problems)
+    return loaded
+
+
+def _routing_problems(loaded: Loaded) -> Iterator[str]:
+    for text in loaded.settings.keys:
+        try:
+            parse_key(text)
+        except ValueError as error:
+            yield f"keys: {error} (from {loaded.origin('keys')})"
+    for text in loaded.settings.trusted_proxies:
+        try:
+            TrustedProxies([text])
+        except ValueError as error:
+            yield f"trusted_proxies: {error} (from {loaded.origin('trusted_proxies')})"

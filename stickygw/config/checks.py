@@ -1,0 +1,80 @@
+"""The rules that a setting's type cannot say: what fits what else, and the texts with a grammar of their own.
+
+Keys and trusted proxies have routing's grammar, floors above this one: `stickygw.cli.sound` checks them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from stickygw.config.address import parse_address
+from stickygw.config.sources import Loaded
+
+MIN_SECRET_BYTES = 32
+"""HMAC-SHA256 wants a key no shorter than its output (RFC 2104 §3)."""
+
+MAKE_SECRET = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?\Z")
+
+_AN_ORIGIN = '"same-host", "*", or an origin as browsers send it: https://example.com, in lower case, without a path'
+
+
+def broken_rules(loaded: Loaded) -> list[str]:
+    """One line for each rule that the settings break."""
+    return [*_secret(loaded), *_redis_url(loaded), *_bind(loaded), *_origins(loaded)]
+
+
+def _secret(loaded: Loaded) -> Iterator[str]:
+    settings = loaded.settings
+    if settings.redis.url is not None and not settings.secret:
+        yield (
+            f"secret: not given, but redis.url is (from {loaded.origin('redis.url')}), and all gateways "
+            f"at one Redis must share it; make one with {MAKE_SECRET} and put it into STICKYGW_SECRET"
+        )
+    for number, secret in enumerate(settings.secret, start=1):
+        length = len(secret.get_secret_value().encode())
+        if length < MIN_SECRET_BYTES:
+            yield (
+                f"secret: key {number} of {len(settings.secret)} has {length} bytes "
+                f"(from {loaded.origin('secret')}); allowed: at least {MIN_SECRET_BYTES} bytes; "
+                f"make one with {MAKE_SECRET}"
+            )
+
+
+def _redis_url(loaded: Loaded) -> Iterator[str]:
+    url = loaded.settings.redis.url
+    if url is not None and not _is_redis_url(url.get_secret_value()):
+        yield loaded.wrong("redis.url", url.get_secret_value(), "redis://HOST:PORT, rediss://HOST:PORT or unix:///path")
+
+
+def _is_redis_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        _ = url.port
+    except ValueError:  # a port that is no number, brackets that do not match
+        return False
+    if url.scheme == "unix":
+        return url.path.startswith("/")
+    return url.scheme in ("redis", "rediss") and bool(url.hostname)
+
+
+def _bind(loaded: Loaded) -> Iterator[str]:
+    bind = loaded.settings.bind
+    for text in bind:
+        try:
+            parse_address(text)
+        except ValueError as error:
+            yield loaded.wrong("bind", text, f"HOST:PORT, [IPv6]:PORT or unix:/path ({error})")
+    for text, times in Counter(bind).items():
+        if times > 1 and not text.endswith(":0"):
+            yield loaded.wrong("bind", text, "each address once")
+
+
+def _origins(loaded: Loaded) -> Iterator[str]:
+    for text in loaded.settings.origins:
+        if text not in ("same-host", "*") and not _ORIGIN.match(text):
+            yield loaded.wrong("origins", text, _AN_ORIGIN)

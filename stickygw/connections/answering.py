@@ -1,0 +1,54 @@
+"""One HTTP answer on a transport, and its end: nothing the client still sends is wanted, but all of the answer is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from stickygw.connections.transport import SocketTransport
+
+ANSWER_SECONDS = 30.0
+"""How long a client may take to read a whole answer before the connection is cut."""
+
+
+class Answering:
+    """Writes one answer and closes. `on_ended` is called once, when the socket is closed."""
+
+    __slots__ = ("_deadline", "_on_ended", "_transport")
+
+    def __init__(
+        self, transport: SocketTransport, loop: asyncio.AbstractEventLoop, on_ended: Callable[[], None]
+    ) -> None:
+        self._transport = transport
+        self._on_ended = on_ended
+        self._deadline = loop.call_later(ANSWER_SECONDS, transport.abort)
+        transport.start(self)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._transport.is_closed
+
+    def write(self, data: bytes) -> asyncio.Future[None]:
+        """Write a part of the answer; done when it is written."""
+        self._transport.write(data)
+        return self._transport.drained()
+
+    def finish(self, data: bytes = b"") -> None:
+        """Write the last part, and close in such a way that the client gets all of it."""
+        if data:
+            self._transport.write(data)
+        self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """A body that nobody asked for, or a second request: the answer says ``Connection: close``."""
+
+    def eof_received(self) -> None:
+        """The client may have closed its side only: it still gets its answer."""
+
+    def write_resumed(self) -> None:
+        """`write` waits by itself."""
+
+    def transport_closed(self) -> None:
+        self._deadline.cancel()
+        self._on_ended()

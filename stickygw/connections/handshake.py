@@ -1,0 +1,69 @@
+"""The WebSocket opening handshake (RFC 6455 §4.2) on a head that the gate has passed: negotiation only, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from websockets.datastructures import Headers
+from websockets.exceptions import NegotiationError
+from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.http11 import Request, Response
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+from websockets.typing import ExtensionParameter, Subprotocol
+
+from stickygw.connections.websocket import library_log
+from stickygw.routing.request_head import Head
+from stickygw.wire.prepared import DEFLATE_WINDOW_BITS
+
+
+class _SharedDeflate(ServerPerMessageDeflateFactory):
+    """permessage-deflate in the one form whose frames all receivers can share (RFC 7692 §7.1).
+
+    No context takeover, so a message is compressed once for everybody; a client that asks for smaller windows than ours
+    goes without compression.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            server_no_context_takeover=True,
+            client_no_context_takeover=True,
+            server_max_window_bits=DEFLATE_WINDOW_BITS,
+        )
+
+    def process_request_params(
+        self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
+    ) -> tuple[list[ExtensionParameter], PerMessageDeflate]:
+        answer, extension = super().process_request_params(params, accepted_extensions)
+        if extension.local_max_window_bits < DEFLATE_WINDOW_BITS:
+            raise NegotiationError("a smaller window than ours")
+        return answer, extension
+
+
+_DEFLATE = (_SharedDeflate(),)
+
+
+def headers_of(head: Head) -> Headers:
+    """The fields of a head as the case-insensitive multi-dict of the `websockets` library (latin-1: RFC 9110 §5.5)."""
+    headers = Headers()
+    for name, value in head.fields:
+        headers[name.decode("ascii")] = value.decode("latin-1")
+    return headers
+
+
+def negotiate(
+    head: Head, headers: Headers, *, subprotocols: Sequence[str], compression: bool, max_message: int
+) -> tuple[ServerProtocol, Response]:
+    """Accept the handshake: a protocol in state OPEN, between two frames, and the response to send.
+
+    The response has a status other than 101 where the library finds the request wanting.
+    """
+    protocol = ServerProtocol(
+        state=OPEN,  # so that its parser reads frames: the head was read by our gate
+        extensions=_DEFLATE if compression else None,
+        subprotocols=[Subprotocol(name) for name in subprotocols] or None,
+        max_size=max_message,
+        logger=library_log,
+    )
+    return protocol, protocol.accept(Request(head.target, headers))

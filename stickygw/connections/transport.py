@@ -1,0 +1,291 @@
+"""A bare non-blocking socket on the event loop, with an outbox of its own.
+
+Nothing else holds bytes of the connection: what was received and not consumed, and what was accepted and not written,
+are both here. What the bytes mean is the owner's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+RECEIVE_BYTES = 64 * 1024
+"""The most that one wake-up reads."""
+
+HIGH_WATER_BYTES = 64 * 1024
+"""With more than this in the outbox, `send` is worth awaiting."""
+
+WRITE_BYTES = 256 * 1024
+"""The most that is joined for one system call."""
+
+LINGER_SECONDS = 2.0
+"""How long a closed connection's last bytes may take to be read by the client before the socket goes."""
+
+
+class TransportOwner(Protocol):
+    """Who a transport works for."""
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes came; never called while reading is paused."""
+
+    def eof_received(self) -> None:
+        """The client has sent its last byte. The owner closes in its own time."""
+
+    def write_resumed(self) -> None:
+        """The outbox is empty again after it was blocked."""
+
+    def transport_closed(self) -> None:
+        """The socket is closed. Called exactly once, last."""
+
+
+class Flusher:
+    """Writes what one turn of the loop put into outboxes: one system call a connection and turn."""
+
+    __slots__ = ("_call_soon", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._call_soon: Callable[..., object] = loop.call_soon
+        self._waiting: list[SocketTransport] = []
+
+    def add(self, transport: SocketTransport) -> None:
+        """Write `transport`'s outbox at the end of this turn."""
+        if not self._waiting:
+            self._call_soon(self._flush)
+        self._waiting.append(transport)
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for transport in waiting:
+            transport.flush()
+
+
+class SocketTransport:
+    """One connected socket. Reading starts with `start`; `write` never blocks and never fails.
+
+    The owner bounds the outbox: `outbox_bytes` says how much waits, `blocked_since` (monotonic seconds) that bytes
+    which were there then still wait; None when the kernel takes everything.
+    """
+
+    __slots__ = (
+        "_flusher",
+        "_is_closing",
+        "_is_eof",
+        "_is_paused",
+        "_is_reading",
+        "_is_scheduled",
+        "_linger",
+        "_loop",
+        "_marked_bytes",
+        "_outbox",
+        "_sock",
+        "_waiters",
+        "blocked_since",
+        "is_closed",
+        "outbox_bytes",
+        "owner",
+    )
+
+    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, flusher: Flusher) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._loop = loop
+        self._flusher = flusher
+        self._outbox: deque[bytes | memoryview] = deque()
+        self._marked_bytes = 0  # how many of the outbox's bytes were there at `blocked_since`
+        self._waiters: list[asyncio.Future[None]] = []
+        self._linger: asyncio.TimerHandle | None = None
+        self._is_reading = False
+        self._is_paused = False
+        self._is_scheduled = False
+        self._is_closing = False
+        self._is_eof = False
+        self.owner: TransportOwner | None = None
+        self.outbox_bytes = 0
+        self.blocked_since: float | None = None
+        self.is_closed = False
+
+    # Reading
+
+    def receive_nowait(self, size: int = RECEIVE_BYTES) -> bytes | None:
+        """Read what is there: bytes, b"" at the end of the stream or after an error, None when nothing is there."""
+        try:
+            return self._sock.recv(size)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def start(self, owner: TransportOwner) -> None:
+        """Begin to read for `owner`."""
+        self.owner = owner
+        if not self.is_closed and not self._is_reading:
+            self._is_reading = True
+            self._loop.add_reader(self._sock.fileno(), self._readable)
+
+    def pause_reading(self) -> None:
+        """Read no more until `resume_reading`. The loop is told only if something comes, for most pauses are short."""
+        self._is_paused = True
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        self._is_paused = False
+        if not self._is_reading and not self.is_closed and self.owner is not None:
+            self.start(self.owner)
+
+    def _stop_reading(self) -> None:
+        if self._is_reading:
+            self._is_reading = False
+            self._loop.remove_reader(self._sock.fileno())
+
+    def _readable(self) -> None:
+        assert self.owner is not None
+        if self._is_paused:
+            self._stop_reading()
+            return
+        data = self.receive_nowait()
+        if data is None:
+            return
+        if not data:
+            self._is_eof = True
+            self._stop_reading()
+            if not self._is_closing:
+                self.owner.eof_received()
+            elif not self._outbox:
+                self.abort()
+        elif not self._is_closing:
+            self.owner.data_received(data)
+
+    # Writing
+
+    def write(self, data: bytes) -> None:
+        """Queue `data`; it goes out with everything else of this turn. Dropped once the transport is closing."""
+        if self._is_closing or self.is_closed:
+            return
+        self._outbox.append(data)
+        self.outbox_bytes += len(data)
+        if not self._is_scheduled and self.blocked_since is None:
+            self._is_scheduled = True
+            self._flusher.add(self)
+
+    def flush(self) -> None:
+        """Write as much of the outbox as the kernel takes."""
+        self._is_scheduled = False
+        outbox = self._outbox
+        while outbox and not self.is_closed:
+            chunk = outbox.popleft()
+            if outbox:
+                chunk = self._gather(chunk)
+            try:
+                sent = self._sock.send(chunk)
+            except BlockingIOError:
+                sent = 0
+            except OSError:  # the client is gone: whoever owns us is told, and nothing can be written any more
+                self.abort()
+                return
+            self.outbox_bytes -= sent
+            self._marked_bytes -= sent
+            if sent < len(chunk):
+                outbox.appendleft(memoryview(chunk)[sent:])
+                self._block()
+                return
+        if self.blocked_since is not None and not self.is_closed:
+            self._unblock()
+        if self._waiters:
+            self._wake_waiters()
+        if self._is_closing and not self.is_closed:
+            self._half_close()
+
+    def _gather(self, first: bytes | memoryview) -> bytes:
+        parts, size = [first], len(first)
+        while self._outbox and size < WRITE_BYTES:
+            part = self._outbox.popleft()
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)
+
+    def _block(self) -> None:
+        if self.blocked_since is None:
+            self._loop.add_writer(self._sock.fileno(), self.flush)
+        elif self._marked_bytes > 0:
+            return
+        self.blocked_since = monotonic()
+        self._marked_bytes = self.outbox_bytes
+
+    def _unblock(self) -> None:
+        self.blocked_since = None
+        self._loop.remove_writer(self._sock.fileno())
+        if not self._is_closing and self.owner is not None:
+            self.owner.write_resumed()
+
+    def drained(self) -> asyncio.Future[None]:
+        """Done when the outbox is empty, or the transport closed."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        if self._outbox and not self.is_closed:
+            self._waiters.append(waiter)
+        else:
+            waiter.set_result(None)
+        return waiter
+
+    def _wake_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # Closing
+
+    def close(self, linger_seconds: float = LINGER_SECONDS) -> None:
+        """Write what is queued, say FIN, and close when the client does, or after `linger_seconds`.
+
+        What the client still sends is read and dropped: closing a socket with unread bytes sends RST, which can destroy
+        the last answer on its way (RFC 9112 §9.6).
+        """
+        if self._is_closing or self.is_closed:
+            return
+        self._is_closing = True
+        self._linger = self._loop.call_later(linger_seconds, self.abort)
+        if self.owner is None:
+            self.abort()
+            return
+        if not self._is_eof:
+            self.resume_reading()
+        if not self._outbox:
+            self._half_close()
+
+    def _half_close(self) -> None:
+        if self._is_eof:
+            self.abort()
+            return
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close at once, whatever is queued. Idempotent."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        fd = self._sock.fileno()
+        self._stop_reading()
+        if self.blocked_since is not None:
+            self.blocked_since = None
+            self._loop.remove_writer(fd)
+        if self._linger is not None:
+            self._linger.cancel()
+        try:
+            # Another process may hold a copy of this socket for a moment longer; only shutdown sends FIN for all.
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the client was quicker
+        self._sock.close()
+        self._outbox.clear()
+        self.outbox_bytes = 0
+        self._wake_waiters()
+        owner, self.owner = self.owner, None
+        if owner is not None:
+            owner.transport_closed()

@@ -1,0 +1,354 @@
+"""One open WebSocket on a transport: frames in, messages out, back-pressure both ways.
+
+The protocol is the `websockets` library's (Sans-I/O). Complete, unfragmented data frames take a shorter way; whatever
+else comes is handed to the library, always as whole frames, so that it stands between two frames at any time and the
+bytes of an unfinished frame are ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import monotonic
+from typing import Protocol as Interface
+
+from websockets.exceptions import InvalidState
+from websockets.frames import CTRL_OPCODES, Frame, Opcode
+from websockets.protocol import OPEN, Protocol
+from websockets.speedups import apply_mask
+
+from stickygw.connections.transport import HIGH_WATER_BYTES, SocketTransport
+from stickygw.wire.frames import HEADER_INCOMPLETE, HEADER_INVALID, frame_size
+from stickygw.wire.prepared import PreparedMessage
+
+CLOSE_SECONDS = 5.0
+"""How long after a close frame the TCP connection ends, whatever the client does."""
+
+SLOW_CLOSE_SECONDS = 1.0
+"""The same for a client that does not read, whom the close frame may never reach."""
+
+MAX_FRAGMENTS = 4096
+"""Fragments of one message; tiny ones cost memory (CVE-2026-48779). The `websockets` library has the same bound."""
+
+ABNORMAL_CLOSURE = 1006
+
+# The library logs each connection's end at INFO; the gateway writes its own lines.
+library_log = logging.getLogger("stickygw.websockets")
+library_log.setLevel(logging.WARNING)
+
+
+class MessageReceiver(Interface):
+    """Who the messages of a WebSocket are for."""
+
+    def message_received(self, message: str | bytes) -> None:
+        """One whole message. To get no more for now, call `WebSocket.pause`."""
+
+    def connection_ended(self, code: int, reason: str) -> None:
+        """The WebSocket is over. Called exactly once, last."""
+
+
+class WebSocket:
+    """An open WebSocket; `transport` and `protocol` are its own from here on.
+
+    `max_message` bounds incoming messages in bytes (1009). A client that lets more than `max_outbox` bytes wait for it
+    is closed with 1013.
+    """
+
+    __slots__ = (
+        "_close_timer",
+        "_data",
+        "_fragments",
+        "_fragments_bytes",
+        "_is_blocked",
+        "_is_decoding",
+        "_is_done",
+        "_is_text",
+        "_loop",
+        "_max_message",
+        "_max_outbox",
+        "_needed",
+        "_partial",
+        "_protocol",
+        "_receiver",
+        "_transport",
+        "heard_at",
+        "is_compressed",
+        "is_paused",
+        "pinged_at",
+    )
+
+    def __init__(
+        self,
+        transport: SocketTransport,
+        protocol: Protocol,
+        receiver: MessageReceiver,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        max_message: int,
+        max_outbox: int,
+    ) -> None:
+        self._transport = transport
+        self._protocol = protocol
+        self._receiver = receiver
+        self._loop = loop
+        self._max_message = max_message
+        self._max_outbox = max_outbox
+        self.is_compressed = bool(protocol.extensions)
+        self._data = b""  # received, not decoded yet: the receiver has had enough
+        self._partial = bytearray()  # the frame that is still coming
+        self._needed = 0  # bytes of it, as far as known
+        self._fragments: list[bytes] | None = None
+        self._fragments_bytes = 0
+        self._is_text = False
+        self.is_paused = False
+        self._is_blocked = False
+        self._is_decoding = False
+        self._is_done = False  # a close frame was answered, or the client failed: what follows is not read
+        self._close_timer: asyncio.TimerHandle | None = None
+        self.heard_at = monotonic()
+        self.pinged_at: float | None = None
+
+    def start(self, data: bytes) -> None:
+        """Begin to read; `data` came right behind the handshake, in the same segment perhaps."""
+        self._transport.start(self)
+        if data:
+            self.data_received(data)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a message can be sent."""
+        return self._protocol.state is OPEN and not self._transport.is_closed
+
+    @property
+    def blocked_since(self) -> float | None:
+        """Since when (monotonic seconds) the client has not taken what waits for it; None when nothing waits."""
+        return self._transport.blocked_since
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that wait to be written."""
+        return self._transport.outbox_bytes
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether bytes from the client, its pongs too, are being read."""
+        return not self.is_paused and not self._is_blocked
+
+    # Sending
+
+    def send(self, message: PreparedMessage) -> None:
+        """Queue a message. Nothing happens once the closing handshake has begun."""
+        if self._protocol.state is OPEN:
+            self._transport.write(message.compressed if self.is_compressed else message.plain)
+            if self._transport.outbox_bytes > HIGH_WATER_BYTES:
+                self._check_outbox()
+
+    def drained(self) -> asyncio.Future[None]:
+        """Done when everything queued has been written, or the connection is over."""
+        return self._transport.drained()
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        if self._protocol.state is OPEN:
+            self.pinged_at = monotonic()
+            self._protocol.send_ping(b"")
+            self._write_protocol()
+
+    def close(self, code: int, reason: str = "", *, within: float = CLOSE_SECONDS) -> None:
+        """Begin the closing handshake; the connection ends `within` seconds. Idempotent."""
+        try:
+            self._protocol.send_close(code, reason)
+        except InvalidState:
+            pass  # closing already
+        else:
+            self._write_protocol()
+        self._end_within(within)
+
+    def close_slow(self) -> None:
+        """Close with 1013: the client does not read."""
+        self.close(1013, "slow consumer", within=SLOW_CLOSE_SECONDS)
+
+    def abort(self) -> None:
+        """End at once, without a closing handshake."""
+        self._transport.abort()
+
+    def _check_outbox(self) -> None:
+        """What a client makes us write, pongs too, is bounded: who does not read is not read, and closed at last."""
+        self._transport.flush()
+        if self._transport.outbox_bytes > self._max_outbox:
+            if self._protocol.state is OPEN:
+                self.close_slow()
+        elif self._transport.blocked_since is not None and not self._is_done:
+            self._is_blocked = True
+            self._transport.pause_reading()
+
+    # Receiving
+
+    def pause(self) -> None:
+        """Deliver no more messages until `resume`."""
+        if self._close_timer is None:
+            self.is_paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Deliver messages again, first those that are here already."""
+        self.is_paused = False
+        self._continue()
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = monotonic()
+        self.pinged_at = None
+        if self._partial:
+            self._partial += data
+            if len(self._partial) < self._needed:
+                return
+            data = bytes(self._partial)
+            self._partial.clear()
+        self._data += data
+        self._continue()
+
+    def _continue(self) -> None:
+        if self._is_decoding:  # a callback of the loop below; it goes on by itself
+            return
+        self._is_decoding = True
+        try:
+            self._decode()
+        finally:
+            self._is_decoding = False
+        if not self.is_paused and not self._is_blocked:
+            self._transport.resume_reading()
+
+    def _decode(self) -> None:
+        """Walk over what is here, frame by frame, until it ends or the receiver has had enough."""
+        data, self._data = self._data, b""
+        position, end = 0, len(data)
+        while position < end and not self._is_done:
+            if self.is_paused or self._is_blocked:
+                self._data = data[position:]
+                return
+            stop = self._deliver_direct(data, position, end)
+            if not stop:
+                size = frame_size(data, position, self._max_message - self._fragments_bytes)
+                stop = position + size
+                if size == HEADER_INVALID:
+                    stop = end
+                elif size == HEADER_INCOMPLETE or stop > end:
+                    self._partial += data[position:]
+                    self._needed = size or end - position + 1
+                    return
+                self._feed(data[position:stop])
+            position = stop
+
+    def _deliver_direct(self, data: bytes, start: int, end: int) -> int:
+        """Deliver the frame at `start` if it is of the commonest kind; where it ends, or 0: it is left to the library.
+
+        That kind: complete, FIN set, text or binary, masked, at most 125 bytes, no fragmented message around it.
+        """
+        if end - start < 6 or self._fragments is not None:
+            return 0
+        first, second = data[start], data[start + 1]
+        if (first != 0x81 and first != 0x82) or not 0x80 <= second <= 0xFD:
+            return 0
+        stop = start + 6 + (second & 0x7F)
+        if stop > end or second & 0x7F > self._max_message:
+            return 0
+        payload = apply_mask(data[start + 6 : stop], data[start + 2 : start + 6])
+        if first == 0x82:
+            self._message(payload)
+            return stop
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError:
+            return 0
+        self._message(text)
+        return stop
+
+    def _message(self, message: str | bytes) -> None:
+        if self._protocol.state is OPEN:  # after our close frame, what still comes is nobody's
+            self._receiver.message_received(message)
+
+    def _feed(self, data: bytes) -> None:
+        """Let the library read whole frames, or whatever it will refuse."""
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame) and event.opcode not in CTRL_OPCODES:
+                self._assemble(event)
+        self._write_protocol()
+
+    def _assemble(self, frame: Frame) -> None:
+        """Put fragments together (RFC 6455 §5.4); the library has checked their order and size."""
+        data = bytes(frame.data)
+        if frame.opcode is not Opcode.CONT:
+            self._is_text = frame.opcode is Opcode.TEXT
+            self._fragments = []
+        assert self._fragments is not None
+        self._fragments.append(data)
+        self._fragments_bytes += len(data)
+        if frame.fin:
+            payload = b"".join(self._fragments)
+            self._fragments, self._fragments_bytes = None, 0
+            self._assembled(payload)
+        elif len(self._fragments) >= MAX_FRAGMENTS:
+            self._fail(1009, f"more than {MAX_FRAGMENTS} fragments")
+
+    def _assembled(self, payload: bytes) -> None:
+        if not self._is_text:
+            self._message(payload)
+            return
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError as error:
+            self._fail(1007, f"{error.reason} at position {error.start}")
+        else:
+            self._message(text)
+
+    def _fail(self, code: int, reason: str) -> None:
+        self._protocol.fail(code, reason)
+        self._write_protocol()
+
+    def _write_protocol(self) -> None:
+        """Send what the library wants sent, and follow it when it closes."""
+        for data in self._protocol.data_to_send():
+            if data:
+                self._transport.write(data)
+            else:  # SEND_EOF: the closing handshake is complete, or the client failed it
+                self._is_done = True
+                self._transport.close(CLOSE_SECONDS)
+        if self._transport.outbox_bytes > HIGH_WATER_BYTES and not self._is_done:
+            self._check_outbox()
+
+    def _end_within(self, seconds: float) -> None:
+        if self._transport.is_closed:
+            return
+        when = self._loop.time() + seconds
+        if self._close_timer is not None:
+            if self._close_timer.when() <= when:
+                return
+            self._close_timer.cancel()
+        self._close_timer = self._loop.call_at(when, self._transport.abort)
+        # The client's close frame must be read even if its messages are not wanted now; `_message` drops them.
+        self.is_paused = self._is_blocked = False
+        self._continue()
+
+    # What the transport tells
+
+    def write_resumed(self) -> None:
+        if self._is_blocked:
+            self._is_blocked = False
+            self._continue()
+
+    def eof_received(self) -> None:
+        self._transport.close(0.0)
+
+    def transport_closed(self) -> None:
+        self._is_done = True
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        self._data = b""
+        self._partial.clear()
+        self._protocol.receive_eof()
+        close = self._protocol.close_rcvd or self._protocol.close_sent
+        if close is None:
+            self._receiver.connection_ended(ABNORMAL_CLOSURE, "")
+        else:
+            self._receiver.connection_ended(int(close.code), close.reason)

@@ -1,0 +1,85 @@
+"""A process that is watched by a pidfd: one that we started, or one that we found running."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+
+
+class WatchedProcess:
+    """Calls `on_exit(status)` once when the process is gone, and has reaped it by then if it is a child.
+
+    `status` is like `Popen.returncode`, and None for a process that was no child of ours. Signals go through the
+    pidfd, so they never reach another process that was given the same number.
+    """
+
+    def __init__(
+        self, pid: int, *, child: subprocess.Popen[bytes] | None, on_exit: Callable[[int | None], None]
+    ) -> None:
+        """Raises ProcessLookupError when there is no such process."""
+        self.pid = pid
+        self._child = child
+        self._on_exit = on_exit
+        self._loop = asyncio.get_running_loop()
+        self._pidfd = os.pidfd_open(pid)
+        self._loop.add_reader(self._pidfd, self._exited)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its end has not been seen yet."""
+        return self._pidfd >= 0
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; to one that is gone, nothing."""
+        if self.is_alive:
+            try:
+                signal.pidfd_send_signal(self._pidfd, number)
+            except ProcessLookupError:
+                pass  # it is gone and not yet seen: `on_exit` comes
+
+    def kill_session(self) -> None:
+        """SIGKILL it and whatever it started, if it leads a process group of its own (see `start_process`)."""
+        if not self.is_alive:
+            return
+        if self._child is not None:
+            # Not reaped yet, so neither its number nor its group's can be another's.
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.signal(signal.SIGKILL)
+
+    def forget(self) -> None:
+        """Stop watching, without `on_exit`; a child is reaped, so it must be dead or dying. Idempotent."""
+        if self.is_alive:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+            if self._child is not None:
+                self._child.wait()
+
+    def _exited(self) -> None:
+        self.forget()
+        self._on_exit(None if self._child is None else self._child.returncode)
+
+
+def start_process(
+    command: list[str], *, pass_fds: tuple[int, ...] = (), output: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `command` in its own session, so that the terminal's Ctrl-C reaches only the primary.
+
+    It inherits `pass_fds` and the standard streams; with `output`, standard output and error go to that descriptor.
+    Raises OSError.
+    """
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=pass_fds,
+        close_fds=True,
+        start_new_session=True,
+    )

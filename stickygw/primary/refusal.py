@@ -1,0 +1,128 @@
+"""Answers a connection that reaches no worker, and sees to it that the answer arrives.
+
+A close over unread bytes sends an RST, which can destroy the answer on its way. So what has come is read, the answer
+is sent and our side closed; then what still comes is read for a moment, until the client closes too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterable
+from enum import StrEnum
+
+from stickygw.observability.counters import Counters
+from stickygw.primary.deadlines import Deadlines
+from stickygw.wire.http_answer import answer
+
+log = logging.getLogger("stickygw.refusal")
+
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 64 * 1024
+"""So long and so many bytes a refused client is read on; then it is cut."""
+MAX_LINGERING = 1024
+"""So many are read on at once; further ones are closed as soon as they are answered."""
+RETRY_AFTER_SECONDS = 2
+
+_READ_BYTES = 16 * 1024
+_RETRY_LATER = (("Retry-After", str(RETRY_AFTER_SECONDS)),)
+
+
+class TurnedAway(StrEnum):
+    """Why the primary turned a connection away, besides what is wrong with its head; the label it is counted under."""
+
+    HEADER_TIMEOUT = "header_timeout"
+    HEAD_CUT = "head_cut"
+    """The client closed before its head was complete."""
+    TOO_MANY_PENDING = "too_many_pending"
+    TOO_MANY_PENDING_OF_ADDRESS = "too_many_pending_of_address"
+    SLOT_QUEUE_FULL = "slot_queue_full"
+    NO_SLOT = "no_slot"
+    """No slot that takes connections is left to try."""
+    TOO_MANY_HOPS = "too_many_hops"
+    STOPPING = "stopping"
+
+
+class Refusals:
+    """Answers and closes connections. It owns each from `refuse` on."""
+
+    def __init__(self, *, counters: Counters) -> None:
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._left: dict[socket.socket, int] = {}
+        """The lingering sockets, and how many bytes of each may still be read."""
+        self._deadlines: Deadlines[socket.socket] = Deadlines(LINGER_SECONDS, on_expired=self._close)
+
+    def __len__(self) -> int:
+        """How many refused clients are still read."""
+        return len(self._left)
+
+    def refuse(
+        self,
+        sock: socket.socket,
+        status: int,
+        reason: StrEnum,
+        message: str,
+        fields: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """Answer with `status` and the sentence `message`, or with nothing if `status` is 0, and close.
+
+        503 says when to come back (``Retry-After``).
+        """
+        self._counters.add("refusals", reason)
+        log.debug("refused status=%d reason=%s", status, reason)
+        left = _read_off(sock, LINGER_BYTES)
+        if left < 0:
+            sock.close()
+            return
+        try:
+            if status:
+                if status == 503:
+                    fields = _RETRY_LATER
+                # A fresh socket's buffer holds far more than an answer: it goes out whole or the client is gone.
+                sock.send(answer(status, message.encode() + b"\n", fields=fields), socket.MSG_DONTWAIT)
+            sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            log.debug("a refused client is gone: %s", error)
+            sock.close()
+            return
+        if left == 0 or len(self._left) >= MAX_LINGERING:
+            sock.close()
+            return
+        self._left[sock] = left
+        self._deadlines.add(sock)
+        self._loop.add_reader(sock.fileno(), self._read_on, sock)
+
+    def close(self) -> None:
+        """Cut all who linger. Idempotent."""
+        for sock in self._deadlines.clear():
+            self._close(sock)
+
+    def _read_on(self, sock: socket.socket) -> None:
+        left = _read_off(sock, self._left[sock])
+        if left > 0:
+            self._left[sock] = left
+        else:
+            self._close(sock)
+
+    def _close(self, sock: socket.socket) -> None:
+        self._deadlines.remove(sock)
+        del self._left[sock]
+        self._loop.remove_reader(sock.fileno())
+        sock.close()
+
+
+def _read_off(sock: socket.socket, limit: int) -> int:
+    """Read and forget what has come, at most `limit` bytes; how many are left, -1 when the client has closed."""
+    while limit > 0:
+        try:
+            read = len(sock.recv(min(limit, _READ_BYTES), socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return limit
+        except OSError:  # reset: nobody is there to be answered
+            return -1
+        if read == 0:
+            return -1
+        limit -= read
+    return 0

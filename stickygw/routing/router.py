@@ -1,0 +1,234 @@
+"""Which slot a connection goes to, and why. Every decision carries its reason.
+
+Time, randomness and what the slots look like come in from outside; what is done about the decision is the
+primary's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from stickygw.routing.cookie import CookieClaim, CookieKeys, claim_of
+from stickygw.routing.keys import Key
+from stickygw.routing.rendezvous import owner, pick_bounded
+from stickygw.routing.request_head import Head
+from stickygw.routing.table import KeyTable
+from stickygw.types import GatewayId, Slot
+
+
+class RouteReason(StrEnum):
+    """Why a connection goes to its slot: the log word and the metric label."""
+
+    COOKIE = "cookie"
+    """The signed cookie names it."""
+    KEY_TABLE = "key_table"
+    """The affinity key is there already."""
+    KEY_HASH = "key_hash"
+    """The affinity key's hash: it is new, or the table is full."""
+    KEY_BOUNDED = "key_bounded"
+    """The same, but a better slot had too much."""
+    SESSION_HASH = "session_hash"
+    """The session id's hash: the cookie's slot is gone, or is another gateway's."""
+    LEAST_LOADED = "least_loaded"
+    """Nothing known: the better of two random slots."""
+    ROUND_ROBIN = "round_robin"
+    """Nothing known: the next slot."""
+    CLIENT_IP = "client_ip"
+    """Nothing known: the address's hash."""
+    RUNNER_UP = "runner_up"
+    """The slot first chosen could not take it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """A slot that exists, at this moment.
+
+    `is_ready`: its worker takes connections. `is_full`: it is at its limit. `connections`: open ones and
+    those on their way to it, so that many arrivals at once do not all see it empty.
+    """
+
+    slot: Slot
+    is_ready: bool
+    is_full: bool
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A decision.
+
+    `claim`: what the client's cookie proves, whatever decided. `key`: the affinity key, if one decided.
+    `sets_cookie`: the worker's answer is to name its slot in a new cookie.
+    """
+
+    slot: Slot
+    reason: RouteReason
+    claim: CookieClaim | None
+    key: bytes | None
+    sets_cookie: bool
+
+
+class Router:
+    """The routing rules of one gateway.
+
+    `keys` are tried in order; `first_visit` is "least_loaded", "round_robin" or "ip", for clients without
+    any; `cookie_lifetime` is in seconds; `random(n)` gives an int from 0 to n-1. Raises `ValueError` for
+    another `first_visit`.
+    """
+
+    def __init__(
+        self,
+        *,
+        gateway: GatewayId,
+        keys: Sequence[Key],
+        first_visit: str,
+        cookie_name: str,
+        cookie_keys: CookieKeys,
+        cookie_lifetime: float,
+        table: KeyTable,
+        random: Callable[[int], int],
+    ) -> None:
+        self._gateway = gateway
+        self._keys = tuple(keys)
+        self._cookie_name = cookie_name
+        self._cookie_keys = cookie_keys
+        self._cookie_lifetime = cookie_lifetime
+        self._table = table
+        self._random = random
+        self._last_turn = -1
+        first_visits: dict[str, tuple[RouteReason, Callable[[Sequence[SlotView], str], Slot]]] = {
+            "least_loaded": (RouteReason.LEAST_LOADED, self._least_loaded),
+            "round_robin": (RouteReason.ROUND_ROBIN, self._round_robin),
+            "ip": (RouteReason.CLIENT_IP, self._by_address),
+        }
+        if first_visit not in first_visits:
+            raise ValueError(f"first_visit is one of {', '.join(first_visits)}, not {first_visit!r}")
+        self._first_visit_reason, self._first_visit = first_visits[first_visit]
+
+    def route(
+        self, head: Head, client_ip: str, slots: Sequence[SlotView], *, now: float, wall: float
+    ) -> Route:
+        """The slot for a request.
+
+        `slots` are all that exist, at least one; `now` is monotonic, `wall` Unix seconds. The slot may be not
+        ready or full: a client waits for the slot it belongs to, and `runner_up` says where it goes when it
+        has waited long enough. Call `connected` as soon as the connection is on its way, so that the next
+        with the same key finds it.
+        """
+        claim = claim_of(
+            head, name=self._cookie_name, keys=self._cookie_keys, now=wall, lifetime=self._cookie_lifetime
+        )
+        for key in self._keys:
+            if key.is_own_cookie:
+                if claim is not None:
+                    return self._by_cookie(claim, slots, wall)
+            elif (value := key.of(head, client_ip)) is not None:
+                return self._by_key(value, claim, slots, now, wall)
+        slot = self._first_visit(_open_to_newcomers(slots), client_ip)
+        return Route(slot, self._first_visit_reason, claim, None, self._sets_cookie(claim, slot, wall))
+
+    def runner_up(
+        self, route: Route, slots: Sequence[SlotView], *, exclude: Collection[Slot]
+    ) -> Route | None:
+        """Where to go instead of `route.slot`: a slot not in `exclude` that is ready and has room, or None.
+
+        Those that belong together meet there too. It is a detour: a cookie that there is stays as it is.
+        """
+        candidates = [
+            view for view in slots if view.is_ready and not view.is_full and view.slot not in exclude
+        ]
+        if not candidates:
+            return None
+        if route.key is not None:
+            slot = owner(route.key, _numbers(candidates))
+        elif route.claim is not None:
+            slot = owner(_session_key(route.claim), _numbers(candidates))
+        else:
+            slot = self._least_loaded(candidates, "")
+        return Route(slot, RouteReason.RUNNER_UP, route.claim, route.key, route.claim is None)
+
+    def connected(self, route: Route, now: float) -> bytes | None:
+        """A connection is on its way by `route`. What `ended` is owed when it is over, or None."""
+        if route.key is None:
+            return None
+        is_detour = route.reason is RouteReason.RUNNER_UP
+        return route.key if self._table.connected(route.key, route.slot, now, is_detour=is_detour) else None
+
+    def ended(self, key: bytes, now: float) -> None:
+        """A connection for which `connected` gave `key` is over, or never reached its slot."""
+        self._table.ended(key, now)
+
+    def _by_cookie(self, claim: CookieClaim, slots: Sequence[SlotView], wall: float) -> Route:
+        if claim.gateway != self._gateway:
+            # Its hint speaks of another gateway's slots, and that gateway wants it back unchanged.
+            slot = owner(_session_key(claim), _numbers(slots))
+            return Route(slot, RouteReason.SESSION_HASH, claim, None, False)
+        if _exists(claim.slot, slots):
+            return Route(claim.slot, RouteReason.COOKIE, claim, None, self._is_due(claim, wall))
+        # The session's id, not a new choice: two tabs that come back at once have to meet.
+        slot = owner(_session_key(claim), _numbers(slots))
+        return Route(slot, RouteReason.SESSION_HASH, claim, None, True)
+
+    def _by_key(
+        self, key: bytes, claim: CookieClaim | None, slots: Sequence[SlotView], now: float, wall: float
+    ) -> Route:
+        slot = self._table.get(key, now)
+        reason = RouteReason.KEY_TABLE
+        if slot is None or not _exists(slot, slots):
+            slot, is_second_choice = pick_bounded(key, {view.slot: view.connections for view in slots})
+            reason = RouteReason.KEY_BOUNDED if is_second_choice else RouteReason.KEY_HASH
+        return Route(slot, reason, claim, key, self._sets_cookie(claim, slot, wall))
+
+    def _sets_cookie(self, claim: CookieClaim | None, slot: Slot, wall: float) -> bool:
+        """Whether a route that the cookie did not decide writes one: never one that changes its slot."""
+        if claim is None:
+            return True
+        return claim.gateway == self._gateway and claim.slot == slot and self._is_due(claim, wall)
+
+    def _is_due(self, claim: CookieClaim, wall: float) -> bool:
+        """Whether a cookie should be written anew: half its life is over, or its key will be retired."""
+        return claim.is_by_older_key or wall - claim.issued > self._cookie_lifetime / 2
+
+    # The ways of a first visit. Each gets the slots that may be chosen, at least one.
+
+    def _least_loaded(self, views: Sequence[SlotView], client_ip: str) -> Slot:
+        # Two random choices keep the fullest slot within O(log log n) of the mean, and do not send
+        # everybody to the one emptiest slot (Mitzenmacher 2001).
+        if len(views) == 1:
+            return views[0].slot
+        first = self._random(len(views))
+        second = self._random(len(views) - 1)
+        one, other = views[first], views[second + (second >= first)]
+        return other.slot if other.connections < one.connections else one.slot
+
+    def _round_robin(self, views: Sequence[SlotView], client_ip: str) -> Slot:
+        numbers = sorted(_numbers(views))
+        slot = next((number for number in numbers if number > self._last_turn), numbers[0])
+        self._last_turn = slot
+        return slot
+
+    def _by_address(self, views: Sequence[SlotView], client_ip: str) -> Slot:
+        return owner(client_ip.encode(), _numbers(views))
+
+
+def _open_to_newcomers(slots: Sequence[SlotView]) -> Sequence[SlotView]:
+    """The slots that can take a client at once; else those that can after a wait; else all."""
+    return (
+        [view for view in slots if view.is_ready and not view.is_full]
+        or [view for view in slots if not view.is_full]
+        or slots
+    )
+
+
+def _exists(slot: Slot, slots: Sequence[SlotView]) -> bool:
+    return any(view.slot == slot for view in slots)
+
+
+def _numbers(slots: Sequence[SlotView]) -> list[Slot]:
+    return [view.slot for view in slots]
+
+
+def _session_key(claim: CookieClaim) -> bytes:
+    return claim.session.encode("ascii")

@@ -1,0 +1,104 @@
+"""The sessions in use on this worker, one object for each id: `Sessions`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stickygw.sessions.base import SessionStore
+from stickygw.sessions.session import TOUCH_SECONDS, Session
+from stickygw.types import SessionId
+
+log = logging.getLogger("stickygw.sessions")
+
+
+@dataclass(slots=True)
+class _Entry:
+    session: Session
+    users: int = 0
+    loading: asyncio.Task[None] | None = None
+
+
+class Sessions:
+    """Connections of one visitor share one `Session` object: reads cost no round trip, and they see each
+    other's writes.
+
+    Its size is that of the connections and requests that hold a session, which are bounded elsewhere.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        *,
+        ttl: int,
+        clock: Callable[[], float] = time.monotonic,
+        touch_interval: float = TOUCH_SECONDS,
+    ) -> None:
+        self._store = store
+        self._ttl = ttl
+        self._clock = clock
+        self._touch_interval = touch_interval
+        self._entries: dict[SessionId, _Entry] = {}
+
+    @property
+    def session_count(self) -> int:
+        """How many are in use."""
+        return len(self._entries)
+
+    async def open(self, id: SessionId | None) -> Session:
+        """The session of a visitor; None makes a new one, for which nothing is stored yet.
+
+        What is stored is loaded, or loaded again when the session is in use already; opens of one id that
+        meet share one load. Each open needs one `release`, unless it raised `SessionUnavailable`.
+        """
+        if id is None:
+            id = SessionId(secrets.token_hex(16))
+            self._entries[id] = _Entry(self._session(id), users=1)
+            return self._entries[id].session
+        entry = self._entries.get(id)
+        if entry is None:
+            entry = self._entries[id] = _Entry(self._session(id))
+        entry.users += 1
+        if entry.loading is None:
+            # A task of its own: an opener that is cancelled must not take the load from the others.
+            entry.loading = asyncio.create_task(self._load(entry))
+            entry.loading.add_done_callback(_retrieve)
+        loading = entry.loading
+        try:
+            await asyncio.wait({loading})
+            loading.result()
+        except BaseException:
+            self._leave(entry)
+            raise
+        return entry.session
+
+    def release(self, session: Session) -> None:
+        """An opener is done with `session`, which it has flushed. The last one drops it from memory."""
+        entry = self._entries[session.id]
+        self._leave(entry)
+        if entry.users == 0 and session.is_dirty:
+            log.warning("a session ends with fields that could not be saved")
+
+    def _session(self, id: SessionId) -> Session:
+        return Session(id, self._store, ttl=self._ttl, clock=self._clock, touch_interval=self._touch_interval)
+
+    async def _load(self, entry: _Entry) -> None:
+        try:
+            await entry.session.refresh()
+        finally:
+            entry.loading = None
+
+    def _leave(self, entry: _Entry) -> None:
+        entry.users -= 1
+        if entry.users == 0:
+            del self._entries[entry.session.id]
+
+
+def _retrieve(loading: asyncio.Task[None]) -> None:
+    """Look at the outcome of a load whose openers may all be gone: a failure that nobody needs is no defect."""
+    if not loading.cancelled():
+        loading.exception()

@@ -1,0 +1,117 @@
+"""What only the Redis store can show: a real server that fails, forgets its scripts, and many clients."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+import pytest
+from redis.asyncio import Redis
+
+from stickygw.errors import SessionUnavailable
+from stickygw.sessions.redis import RedisSessionStore
+from stickygw.sessions.session import Session
+from stickygw.types import SessionId
+from support.valkey import ValkeyServer
+
+
+@pytest.fixture
+def id() -> SessionId:
+    return SessionId(secrets.token_hex(16))
+
+
+async def test_increments_of_several_clients_lose_nothing(
+    valkey: ValkeyServer, prefix: str, id: SessionId
+) -> None:
+    stores = [RedisSessionStore.from_url(valkey.url, prefix=prefix, timeout=10) for _ in range(4)]
+    sessions = [Session(id, store, ttl=100) for store in stores]
+    await asyncio.gather(*(session.increment("n") for session in sessions for _ in range(100)))
+    await sessions[0].refresh()
+    assert sessions[0]["n"] == 400
+    for store in stores:
+        await store.close()
+
+
+async def test_increment_works_after_the_server_forgot_its_scripts(
+    valkey: ValkeyServer, prefix: str, id: SessionId
+) -> None:
+    store = RedisSessionStore.from_url(valkey.url, prefix=prefix)
+    assert await store.increment(id, "n", 1, 100) == 1
+    async with Redis.from_url(valkey.url) as redis:
+        await redis.script_flush()
+    assert await store.increment(id, "n", 1, 100) == 2
+    await store.close()
+
+
+async def test_nothing_is_in_the_store_for_an_untouched_session(
+    valkey: ValkeyServer, prefix: str, id: SessionId
+) -> None:
+    store = RedisSessionStore.from_url(valkey.url, prefix=prefix)
+    session = Session(id, store, ttl=100)
+    await session.refresh()
+    await session.flush()
+    async with Redis.from_url(valkey.url) as redis:
+        assert await redis.keys(f"{prefix}*") == []
+        session["a"] = 1
+        await session.flush()
+        assert await redis.keys(f"{prefix}*") == [f"{prefix}:session:{id}".encode()]
+    await store.close()
+
+
+async def test_a_paused_server_is_unavailable_within_the_time_limit(
+    own_valkey: ValkeyServer, prefix: str, id: SessionId
+) -> None:
+    store = RedisSessionStore.from_url(own_valkey.url, prefix=prefix, timeout=0.1)
+    await store.write(id, {"a": b"\x01"}, [], 100)
+    own_valkey.pause()
+    async with asyncio.timeout(5):
+        for _ in range(2):  # on an open connection, and on a new one
+            with pytest.raises(SessionUnavailable):
+                await store.load(id)
+            with pytest.raises(SessionUnavailable):
+                await store.increment(id, "n", 1, 100)
+    own_valkey.resume()
+    assert await store.load(id)
+    await store.close()
+
+
+async def test_a_crowd_at_a_paused_server_waits_no_longer_than_one(
+    own_valkey: ValkeyServer, prefix: str, id: SessionId
+) -> None:
+    store = RedisSessionStore.from_url(own_valkey.url, prefix=prefix, timeout=0.2)
+    own_valkey.pause()
+    async with asyncio.timeout(2):
+        results = await asyncio.gather(*(store.load(id) for _ in range(200)), return_exceptions=True)
+    assert {type(result) for result in results} == {SessionUnavailable}
+    own_valkey.resume()
+    assert await store.load(id) is None
+    await store.close()
+
+
+async def test_a_stopped_server_is_unavailable_and_a_restarted_one_is_used(
+    own_valkey: ValkeyServer, prefix: str, id: SessionId
+) -> None:
+    store = RedisSessionStore.from_url(own_valkey.url, prefix=prefix)
+    await asyncio.gather(*(store.load(id) for _ in range(4)))  # several idle connections
+    own_valkey.stop()
+    with pytest.raises(SessionUnavailable):
+        await store.write(id, {"a": b"\x01"}, [], 100)
+    own_valkey.start()
+    await asyncio.gather(*(store.write(id, {"a": b"\x01"}, [], 100) for _ in range(4)))
+    assert await store.load(id) == {"a": b"\x01"}
+    await store.close()
+
+
+async def test_a_command_that_the_server_refuses_is_unavailable(
+    own_valkey: ValkeyServer, prefix: str, id: SessionId
+) -> None:
+    store = RedisSessionStore.from_url(own_valkey.url, prefix=prefix)
+    async with Redis.from_url(own_valkey.url) as redis:
+        await redis.set(f"{prefix}:session:{id}", "no hash")
+    with pytest.raises(SessionUnavailable):
+        await store.load(id)
+    with pytest.raises(SessionUnavailable):
+        await store.write(id, {"a": b"\x01"}, [], 100)
+    with pytest.raises(SessionUnavailable):
+        await store.increment(id, "a", 1, 100)
+    await store.close()

@@ -1,0 +1,196 @@
+"""The promise of `Bridge`, kept by every implementation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from random import Random
+from typing import Any
+
+import pytest
+
+from stickygw.bridge.base import Bridge
+from stickygw.bridge.memory import MemoryBridge, MemoryBus
+from stickygw.bridge.redis import RedisBridge
+from stickygw.errors import RoomNameError
+from stickygw.observability.counters import Counters
+from stickygw.wire.prepared import BINARY, TEXT, PreparedMessage
+from support.waiting import wait_until
+
+
+class Node:
+    """A worker's end of the bridge that keeps what came."""
+
+    def __init__(self) -> None:
+        self.bridge: Bridge
+        self.received: list[tuple[str, int, bytes]] = []
+        self.gaps: list[list[str]] = []
+
+    def on_message(self, room: str, message: PreparedMessage) -> None:
+        self.received.append((room, message.opcode, message.payload))
+
+    def on_gap(self, rooms: list[str]) -> None:
+        self.gaps.append(rooms)
+
+    def texts(self, room: str) -> list[str]:
+        return [payload.decode() for name, _, payload in self.received if name == room]
+
+
+NewNode = Callable[[], Coroutine[Any, Any, Node]]
+
+
+@pytest.fixture(params=["memory", "valkey", "redis_server"])
+async def new_node(request: pytest.FixtureRequest, prefix: str) -> AsyncIterator[NewNode]:
+    nodes: list[Node] = []
+    bus = MemoryBus()
+    url = "" if request.param == "memory" else request.getfixturevalue(request.param).url
+
+    async def make() -> Node:
+        node = Node()
+        nodes.append(node)
+        if request.param == "memory":
+            node.bridge = MemoryBridge(bus, on_message=node.on_message)
+        else:
+            node.bridge = RedisBridge(
+                url,
+                prefix=prefix,
+                on_message=node.on_message,
+                on_gap=node.on_gap,
+                counters=Counters(),
+                random=Random(),
+            )
+        await node.bridge.start()
+        return node
+
+    yield make
+    for node in nodes:
+        await node.bridge.stop()
+
+
+def text(message: str) -> PreparedMessage:
+    return PreparedMessage.of(message)
+
+
+async def test_a_message_reaches_the_other_node_and_not_its_own(new_node: NewNode) -> None:
+    a, b = await new_node(), await new_node()
+    await a.bridge.subscribe("room")
+    await b.bridge.subscribe("room")
+    a.bridge.publish("room", text("hello"))
+    b.bridge.publish("room", text("there"))
+    await wait_until(lambda: a.received and b.received)
+    assert b.texts("room") == ["hello"]
+    assert a.texts("room") == ["there"]
+    assert a.gaps == b.gaps == []
+
+
+async def test_a_node_that_does_not_subscribe_may_publish(new_node: NewNode) -> None:
+    a, b = await new_node(), await new_node()
+    await b.bridge.subscribe("room")
+    a.bridge.publish("room", text("hello"))
+    await wait_until(lambda: b.received)
+    assert a.received == []
+
+
+async def test_text_and_binary_stay_what_they_are(new_node: NewNode) -> None:
+    a, b = await new_node(), await new_node()
+    await b.bridge.subscribe("räume:1 *?[]")
+    a.bridge.publish("räume:1 *?[]", text("grüße\r\n"))
+    a.bridge.publish("räume:1 *?[]", PreparedMessage.of(b"\x00\r\n\xff"))
+    await wait_until(lambda: len(b.received) == 2)
+    assert b.received == [
+        ("räume:1 *?[]", TEXT, "grüße\r\n".encode()),
+        ("räume:1 *?[]", BINARY, b"\x00\r\n\xff"),
+    ]
+
+
+async def test_each_publishers_order_is_kept_in_each_room(new_node: NewNode) -> None:
+    publishers = [await new_node() for _ in range(3)]
+    receiver = await new_node()
+    for room in ("red", "blue"):
+        await receiver.bridge.subscribe(room)
+    for number in range(300):
+        for name, publisher in enumerate(publishers):
+            publisher.bridge.publish("red" if number % 3 else "blue", text(f"{name} {number}"))
+        if number % 50 == 0:
+            await asyncio.sleep(0)
+    await wait_until(lambda: len(receiver.received) == 900)
+    for room, numbers in (("red", range(300)), ("blue", range(0, 300, 3))):
+        for name in range(3):
+            got = [one for one in receiver.texts(room) if one.startswith(f"{name} ")]
+            assert got == [f"{name} {number}" for number in numbers if room == "blue" or number % 3]
+    assert receiver.gaps == []
+
+
+async def test_nothing_comes_of_a_room_that_was_left(new_node: NewNode) -> None:
+    a, b = await new_node(), await new_node()
+    await b.bridge.subscribe("left")
+    await b.bridge.subscribe("kept")
+    b.bridge.unsubscribe("left")
+    b.bridge.unsubscribe("never joined")
+    a.bridge.publish("left", text("1"))
+    a.bridge.publish("kept", text("2"))
+    await wait_until(lambda: b.received)
+    assert b.texts("left") == []
+    assert b.texts("kept") == ["2"]
+
+
+async def test_a_room_left_and_joined_again_at_once_is_subscribed(new_node: NewNode) -> None:
+    a, b = await new_node(), await new_node()
+    for turns in range(4):
+        await b.bridge.subscribe("room")
+        b.bridge.unsubscribe("room")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await b.bridge.subscribe("room")
+        a.bridge.publish("room", text(str(turns)))
+        await wait_until(lambda turns=turns: len(b.received) == turns + 1)  # type: ignore[misc]
+        b.bridge.unsubscribe("room")
+    assert b.texts("room") == ["0", "1", "2", "3"]
+
+
+async def test_subscribe_acts_though_nobody_awaits_it(new_node: NewNode) -> None:
+    a, b = await new_node(), await new_node()
+    ignored = b.bridge.subscribe("first")
+    await b.bridge.subscribe("second")
+    a.bridge.publish("first", text("1"))
+    await wait_until(lambda: b.received)
+    await ignored
+
+
+async def test_a_cancelled_subscriber_takes_nothing_from_another(new_node: NewNode) -> None:
+    a, b = await new_node(), await new_node()
+
+    async def subscribe() -> None:
+        await b.bridge.subscribe("room")
+
+    first, second = asyncio.create_task(subscribe()), asyncio.create_task(subscribe())
+    await asyncio.sleep(0)
+    first.cancel()
+    await second
+    a.bridge.publish("room", text("1"))
+    await wait_until(lambda: b.received)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "ü" * 101, "a\nb", "a\x00b", "\x7f", "\ud800"])
+async def test_a_bad_room_name_is_refused(new_node: NewNode, name: str) -> None:
+    node = await new_node()
+    with pytest.raises(RoomNameError):
+        node.bridge.subscribe(name)
+    with pytest.raises(RoomNameError):
+        node.bridge.publish(name, text("1"))
+
+
+async def test_a_node_is_connected_between_start_and_stop(new_node: NewNode) -> None:
+    node = await new_node()
+    assert node.bridge.is_connected
+    await node.bridge.stop()
+    assert not node.bridge.is_connected
+
+
+async def test_what_is_published_before_stop_is_sent(new_node: NewNode) -> None:
+    a, b = await new_node(), await new_node()
+    await b.bridge.subscribe("room")
+    for number in range(100):
+        a.bridge.publish("room", text(str(number)))
+    await a.bridge.stop()
+    await wait_until(lambda: len(b.received) == 100)

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stickygw.config.checks import MAKE_SECRET, broken_rules
+from stickygw.config.sources import load_settings
+
+SECRET = "s" * 32
+
+
+def broken(**flags: Any) -> list[str]:
+    named = {name.replace("redis_url", "redis.url"): value for name, value in flags.items()}
+    return broken_rules(load_settings(named, spelled={"redis.url": "--redis"}, environ={}, directory=Path("/")))
+
+
+def test_the_defaults_break_no_rule() -> None:
+    assert broken() == []
+
+
+def test_a_redis_of_ones_own_wants_a_secret_and_the_error_says_how_to_make_one() -> None:
+    [line] = broken(redis_url="redis://host")
+    assert line.startswith("secret: not given, but redis.url is (from flag --redis)")
+    assert MAKE_SECRET in line
+    assert broken(redis_url="redis://host", secret=[SECRET]) == []
+
+
+def test_a_secret_has_at_least_32_bytes() -> None:
+    [line] = broken(secret=[SECRET, SECRET[1:], "ä" * 16])
+    assert line.startswith("secret: key 2 of 3 has 31 bytes (from flag --secret); allowed: at least 32 bytes")
+    assert SECRET[1:] not in line
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://host", "rediss://u:p@host:6380/1", "redis://[::1]:6379", "unix:///run/valkey.sock?db=1"]
+)
+def test_a_redis_url_has_one_of_three_forms(url: str) -> None:
+    assert broken(redis_url=url, secret=[SECRET]) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://host", "http://host"),
+        ("host:6379", "host:6379"),
+        ("redis://", "redis://"),
+        ("redis://:hunter2@host:port", "redis://:***@host:port"),
+        ("redis://[::1", "redis://[::1"),
+        ("unix://", "unix://"),
+    ],
+)
+def test_another_redis_url_is_refused_and_shown_without_its_password(url: str, shown: str) -> None:
+    assert broken(redis_url=url, secret=[SECRET]) == [
+        f'redis.url: "{shown}" is not allowed (from flag --redis); '
+        "allowed: redis://HOST:PORT, rediss://HOST:PORT or unix:///path"
+    ]
+
+
+def test_each_wrong_address_is_told() -> None:
+    assert broken(bind=["127.0.0.1:80", "80", "unix:x"]) == [
+        'bind: "80" is not allowed (from flag --bind); '
+        "allowed: HOST:PORT, [IPv6]:PORT or unix:/path (the port is missing)",
+        'bind: "unix:x" is not allowed (from flag --bind); '
+        "allowed: HOST:PORT, [IPv6]:PORT or unix:/path (the path of a Unix socket must be absolute: unix:/path)",
+    ]
+
+
+def test_an_address_is_bound_once_but_port_0_as_often_as_one_likes() -> None:
+    assert broken(bind=["127.0.0.1:0", "127.0.0.1:0"]) == []
+    assert broken(bind=["127.0.0.1:80", "127.0.0.1:80"]) == [
+        'bind: "127.0.0.1:80" is not allowed (from flag --bind); allowed: each address once'
+    ]
+
+
+@pytest.mark.parametrize("origin", ["same-host", "*", "https://e.com", "http://[::1]:8080", "tauri://localhost"])
+def test_an_origin_is_written_as_browsers_send_it(origin: str) -> None:
+    assert broken(origins=[origin]) == []
+
+
+@pytest.mark.parametrize("origin", ["https://e.com/", "https://E.com", "e.com", "null", "https://*.e.com", "https://"])
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    [line] = broken(origins=[origin])
+    assert line.startswith(f'origins: "{origin}" is not allowed (from flag --origins); allowed: "same-host"')

@@ -1,0 +1,237 @@
+"""The signed cookie: what is verified is what was signed, and nothing else is a cookie."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from routing_heads import head
+
+from stickygw.routing.cookie import (
+    MAX_CANDIDATES,
+    MAX_CLOCK_SKEW_SECONDS,
+    MAX_COOKIE_BYTES,
+    MAX_SLOT,
+    CookieClaim,
+    CookieKeys,
+    claim_of,
+    cookie_values,
+    is_session_id,
+    set_cookie,
+)
+from stickygw.types import GatewayId, SessionId, Slot
+
+NOW = 1_700_000_000
+LIFETIME = 90 * 86_400
+NAME = "stickygw"
+SECRET, OLDER, FOREIGN = b"n" * 32, b"o" * 32, b"f" * 32
+KEYS = CookieKeys([SECRET, OLDER])
+CLAIM = CookieClaim(SessionId("0123456789abcdef" * 2), GatewayId("89abcdef"), Slot(3), NOW)
+
+HEX = "0123456789abcdef"
+claims = st.builds(
+    CookieClaim,
+    session=st.text(HEX, min_size=32, max_size=32).map(SessionId),
+    gateway=st.text(HEX, min_size=8, max_size=8).map(GatewayId),
+    slot=st.integers(0, MAX_SLOT).map(Slot),
+    issued=st.integers(NOW - LIFETIME, NOW + MAX_CLOCK_SKEW_SECONDS),
+)
+
+
+def claim(session: str = "a", slot: int = 3, issued: int = NOW) -> CookieClaim:
+    return CookieClaim(SessionId(session * 32), GatewayId("89abcdef"), Slot(slot), issued)
+
+
+def verified(value: str | bytes, keys: CookieKeys = KEYS, now: float = NOW) -> CookieClaim | None:
+    data = value.encode("latin-1") if isinstance(value, str) else value
+    return keys.verify(data, now=now, lifetime=LIFETIME)
+
+
+def proved(*cookie_fields: str) -> CookieClaim | None:
+    request = head(extra=[("Cookie", field) for field in cookie_fields])
+    return claim_of(request, name=NAME, keys=KEYS, now=NOW, lifetime=LIFETIME)
+
+
+@given(claims)
+def test_what_was_signed_is_verified(signed: CookieClaim) -> None:
+    value = KEYS.sign(signed)
+
+    assert verified(value) == signed
+    assert len(value) <= MAX_COOKIE_BYTES
+
+
+def test_every_flipped_bit_is_noticed() -> None:
+    value = KEYS.sign(CLAIM).encode("ascii")
+
+    for position in range(len(value)):
+        for bit in range(8):
+            flipped = bytearray(value)
+            flipped[position] ^= 1 << bit
+            assert verified(bytes(flipped)) is None, (position, bit)
+
+
+def test_every_truncation_and_extension_is_noticed() -> None:
+    value = KEYS.sign(CLAIM)
+
+    for position in range(len(value)):
+        assert verified(value[:position]) is None
+        assert verified(value[position + 1 :]) is None
+    for byte in range(256):
+        assert verified(value.encode() + bytes((byte,))) is None
+        assert verified(bytes((byte,)) + value.encode()) is None
+
+
+@settings(deadline=None)
+@given(claims, st.integers(0, 200), st.integers(0, 3), st.text("0123456789abcdef.-_=AZ", max_size=3))
+def test_every_other_change_is_noticed(signed: CookieClaim, at: int, removed: int, put_in: str) -> None:
+    value = KEYS.sign(signed)
+    changed = value[:at] + put_in + value[at + removed :]
+
+    assert (verified(changed) is None) == (changed != value)
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_no_cookie(value: bytes) -> None:
+    assert verified(value) is None
+
+
+def test_value_has_the_documented_form() -> None:
+    version, key_id, session, gateway, slot, issued, signature = KEYS.sign(CLAIM).split(".")
+
+    assert (version, session, gateway) == ("v1", CLAIM.session, CLAIM.gateway)
+    assert (slot, issued) == ("3", str(NOW))
+    assert (len(key_id), len(signature)) == (8, 43)
+
+
+@pytest.mark.parametrize("slot", ["03", "+3", "3 ", "٣", "1024", "-1", ""])
+def test_slot_is_written_in_one_way(slot: str) -> None:
+    forged = CookieClaim(CLAIM.session, CLAIM.gateway, slot, NOW)  # type: ignore[arg-type]
+    keys = CookieKeys([SECRET])
+    if slot == "1024":
+        assert verified(keys.sign(CookieClaim(CLAIM.session, CLAIM.gateway, Slot(1024), NOW))) is None
+    else:
+        value = keys.sign(CLAIM).replace(".3.", f".{forged.slot}.")
+        assert verified(value.encode("utf-8")) is None
+
+
+def test_rotation_needs_no_new_login_and_ends_with_the_key() -> None:
+    by_older = CookieKeys([OLDER]).sign(CLAIM)
+    both = verified(by_older, CookieKeys([SECRET, OLDER]))
+
+    assert both == CLAIM
+    assert both.is_by_older_key
+    assert verified(by_older, CookieKeys([SECRET])) is None
+    renewed = verified(CookieKeys([SECRET, OLDER]).sign(both), CookieKeys([SECRET]))
+    assert renewed == CLAIM
+    assert not renewed.is_by_older_key
+
+
+def test_foreign_key_signs_nothing_for_us() -> None:
+    assert verified(CookieKeys([FOREIGN]).sign(CLAIM)) is None
+
+
+def test_life_ends_after_the_lifetime() -> None:
+    value = KEYS.sign(CLAIM)
+
+    assert verified(value, now=NOW + LIFETIME) == CLAIM
+    assert verified(value, now=NOW + LIFETIME + 1) is None
+
+
+def test_cookie_of_the_future_is_none_beyond_what_clocks_differ() -> None:
+    value = KEYS.sign(CLAIM)
+
+    assert verified(value, now=NOW - MAX_CLOCK_SKEW_SECONDS) == CLAIM
+    assert verified(value, now=NOW - MAX_CLOCK_SKEW_SECONDS - 1) is None
+
+
+@pytest.mark.parametrize("secrets", [[], [b"s" * 31], [SECRET, b""]])
+def test_missing_or_short_secret_is_refused(secrets: list[bytes]) -> None:
+    with pytest.raises(ValueError, match="secret"):
+        CookieKeys(secrets)
+
+
+def test_repr_shows_no_secret() -> None:
+    assert "nnnn" not in repr(KEYS)
+    assert "oooo" not in repr(KEYS)
+    assert not hasattr(KEYS, "__dict__")
+
+
+# --- in a request -----------------------------------------------------------------------------------
+
+
+def test_cookie_is_found_among_others() -> None:
+    value = KEYS.sign(CLAIM)
+
+    assert proved(f"a=1; {NAME}={value}; b=2") == CLAIM
+    assert proved("a=1", f"{NAME}={value}") == CLAIM
+    assert proved(f"a=1;{NAME}={value}") == CLAIM
+
+
+def test_cookie_of_another_name_is_not_looked_at() -> None:
+    value = KEYS.sign(CLAIM)
+
+    assert proved(f"x{NAME}={value}") is None
+    assert proved(f"{NAME}x={value}") is None
+    assert proved(f"{NAME.upper()}={value}") is None
+    assert proved(f"x={NAME}={value}") is None
+    assert proved() is None
+
+
+def test_cookie_that_is_altered_or_quoted_is_none() -> None:
+    value = KEYS.sign(CLAIM)
+
+    assert proved(f"{NAME}={value}x") is None
+    assert proved(f'{NAME}="{value}"') is None
+    assert proved(f"{NAME}=") is None
+    assert proved(NAME) is None
+
+
+def test_of_two_cookies_with_different_sessions_none_counts() -> None:
+    one, other = KEYS.sign(claim("a")), KEYS.sign(claim("b"))
+
+    assert proved(f"{NAME}={one}; {NAME}={other}") is None
+    assert proved(f"{NAME}={one}", f"{NAME}={other}") is None
+
+
+def test_of_two_cookies_with_one_session_the_newest_counts() -> None:
+    older, newer = KEYS.sign(claim(slot=1, issued=NOW - 9)), KEYS.sign(claim(slot=2))
+
+    assert proved(f"{NAME}={older}; {NAME}={newer}") == claim(slot=2)
+    assert proved(f"{NAME}={newer}; {NAME}={older}") == claim(slot=2)
+
+
+def test_cookie_that_does_not_verify_takes_nothing_from_one_that_does() -> None:
+    assert proved(f"{NAME}=planted; {NAME}={KEYS.sign(CLAIM)}") == CLAIM
+
+
+def test_flood_of_cookies_of_our_name_is_none() -> None:
+    value = f"{NAME}={KEYS.sign(CLAIM)}"
+
+    assert proved("; ".join([value] * MAX_CANDIDATES)) == CLAIM
+    assert proved("; ".join([value] * (MAX_CANDIDATES + 1))) is None
+
+
+def test_cookie_values_are_the_bytes_that_were_sent() -> None:
+    request = head(extra=[("Cookie", "n=a=b; n=\xfc%20; n; m=1"), ("Cookie", " n= x")])
+
+    assert cookie_values(request, b"n") == [b"a=b", b"\xfc%20", b" x"]
+
+
+# --- Set-Cookie -------------------------------------------------------------------------------------
+
+
+def test_set_cookie_keeps_scripts_and_other_hosts_out() -> None:
+    text = set_cookie(NAME, "v", max_age=60, same_site="Lax", is_secure=False)
+
+    assert text == "stickygw=v; Path=/; HttpOnly; SameSite=Lax; Max-Age=60"
+
+
+def test_set_cookie_is_secure_under_tls_and_for_prefixes_that_ask_for_it() -> None:
+    assert set_cookie(NAME, "v", max_age=60, same_site="Strict", is_secure=True).endswith("; Secure")
+    assert set_cookie("__Host-s", "v", max_age=60, same_site="Lax", is_secure=False).endswith("; Secure")
+
+
+def test_session_id_has_one_form() -> None:
+    assert is_session_id("0123456789abcdef" * 2)
+    for text in ("", "a" * 31, "a" * 33, "A" * 32, "g" * 32, "a" * 32 + "\n", "٣" * 32):
+        assert not is_session_id(text)
