@@ -73,9 +73,6 @@ class Refusals:
         self._counters.add("refusals", reason)
         log.debug("refused status=%d reason=%s", status, reason)
         left = _read_off(sock, LINGER_BYTES)
-        if left < 0:
-            sock.close()
-            return
         try:
             if status:
                 if status == 503:
@@ -87,7 +84,7 @@ class Refusals:
             log.debug("a refused client is gone: %s", error)
             sock.close()
             return
-        if left == 0 or len(self._left) >= MAX_LINGERING:
+        if left <= 0 or len(self._left) >= MAX_LINGERING:
             sock.close()
             return
         self._left[sock] = left
@@ -120,7 +117,7 @@ def _read_off(sock: socket.socket, limit: int) -> int:
             read = len(sock.recv(min(limit, _READ_BYTES), socket.MSG_DONTWAIT))
         except BlockingIOError:
             return limit
-        except OSError:  # reset: nobody is there to be answered
+        except OSError:  # reset
             return -1
         if read == 0:
             return -1

@@ -62,11 +62,10 @@ class CookieKeys:
         if any(len(secret) < MIN_SECRET_BYTES for secret in secrets):
             raise ValueError(f"a secret that signs cookies has at least {MIN_SECRET_BYTES} bytes")
         self._newest = _key_id(secrets[0])
-        # Oldest first, so that the newest wins in the dictionary.
-        self._keys = {_key_id(secret): _derived(secret) for secret in reversed(secrets)}
+        self._keys = {_key_id(secret): _derived(secret) for secret in secrets}
 
     def __repr__(self) -> str:
-        return f"CookieKeys({', '.join(key_id.decode() for key_id in reversed(self._keys))})"
+        return f"CookieKeys({', '.join(key_id.decode() for key_id in self._keys)})"
 
     def sign(self, claim: CookieClaim) -> str:
         """The cookie's value that says `claim`."""

@@ -75,8 +75,7 @@ def _network(text: str) -> IPv4Network | IPv6Network:
         return ip_network(text)
     except ValueError as error:
         raise ValueError(
-            f"{text!r} is no trusted proxy: give an address (10.0.0.7), a network (10.0.0.0/8) "
-            f'or "unix" ({error})'
+            f'{text!r} is no trusted proxy: give an address (10.0.0.7), a network (10.0.0.0/8) or "unix" ({error})'
         ) from None
 
 

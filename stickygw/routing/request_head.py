@@ -112,9 +112,7 @@ def examine(data: bytes) -> Head | Refusal | NeedMore:
     if blank_line is None:
         return _incomplete(data, match)
     size = match.end()
-    fields = [
-        (name.lower(), value.strip(b" \t")) for name, value in _FIELD.findall(data, match.start(4), size - 2)
-    ]
+    fields = [(name.lower(), value.strip(b" \t")) for name, value in _FIELD.findall(data, match.start(4), size - 2)]
     if len(fields) > MAX_FIELDS:
         return _TOO_MANY_FIELDS
     return _judged(method, target, b"1." + minor, fields, size)
@@ -180,29 +178,21 @@ def _incomplete(data: bytes, match: re.Match[bytes]) -> Refusal | NeedMore:
     if position == len(data):
         return NEED_MORE
     if fields_start is not None:
-        return Refusal(
-            400, RefusalReason.BAD_FIELD, f"Byte {position} of the head can't be part of a header field."
-        )
+        return Refusal(400, RefusalReason.BAD_FIELD, f"Byte {position} of the head can't be part of a header field.")
     if target is None or minor is not None:
         return _bad_request_line(position)
     if position > match.end(2):
         return Refusal(400, RefusalReason.BAD_VERSION, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
     if len(target) == MAX_TARGET_BYTES:
-        return Refusal(
-            414, RefusalReason.TARGET_TOO_LONG, f"The request target exceeds {MAX_TARGET_BYTES} bytes."
-        )
+        return Refusal(414, RefusalReason.TARGET_TOO_LONG, f"The request target exceeds {MAX_TARGET_BYTES} bytes.")
     return _bad_request_line(position)
 
 
 def _bad_request_line(position: int) -> Refusal:
-    return Refusal(
-        400, RefusalReason.BAD_REQUEST_LINE, f"Byte {position} of the head can't be part of a request line."
-    )
+    return Refusal(400, RefusalReason.BAD_REQUEST_LINE, f"Byte {position} of the head can't be part of a request line.")
 
 
-_TOO_MANY_FIELDS = Refusal(
-    431, RefusalReason.TOO_MANY_FIELDS, f"The request head has over {MAX_FIELDS} fields."
-)
+_TOO_MANY_FIELDS = Refusal(431, RefusalReason.TOO_MANY_FIELDS, f"The request head has over {MAX_FIELDS} fields.")
 
 
 # --- a head that is complete ----------------------------------------------------------------------
@@ -245,9 +235,7 @@ def _judged(
         return refusal
     text = target.decode("ascii")
     path, _, query = text.partition("?")
-    return Head(
-        method.decode("ascii"), text, path, query, version.decode("ascii"), fields, size, is_websocket
-    )
+    return Head(method.decode("ascii"), text, path, query, version.decode("ascii"), fields, size, is_websocket)
 
 
 def _target_fault(method: bytes, target: bytes) -> Refusal | None:
@@ -255,9 +243,7 @@ def _target_fault(method: bytes, target: bytes) -> Refusal | None:
     # second time beside Host: whoever of us and the application reads the other one has another request.
     if target[0] == 0x2F or (target == b"*" and method == b"OPTIONS"):
         return None
-    return Refusal(
-        400, RefusalReason.BAD_TARGET, "The request target has to be a path that begins with a slash."
-    )
+    return Refusal(400, RefusalReason.BAD_TARGET, "The request target has to be a path that begins with a slash.")
 
 
 def _host_fault(found: _Found, is_current: bool) -> Refusal | None:

@@ -107,9 +107,7 @@ class Router:
             raise ValueError(f"first_visit is one of {', '.join(first_visits)}, not {first_visit!r}")
         self._first_visit_reason, self._first_visit = first_visits[first_visit]
 
-    def route(
-        self, head: Head, client_ip: str, slots: Sequence[SlotView], *, now: float, wall: float
-    ) -> Route:
+    def route(self, head: Head, client_ip: str, slots: Sequence[SlotView], *, now: float, wall: float) -> Route:
         """The slot for a request.
 
         `slots` are all that exist, at least one; `now` is monotonic, `wall` Unix seconds. The slot may be not
@@ -117,9 +115,7 @@ class Router:
         has waited long enough. Call `connected` as soon as the connection is on its way, so that the next
         with the same key finds it.
         """
-        claim = claim_of(
-            head, name=self._cookie_name, keys=self._cookie_keys, now=wall, lifetime=self._cookie_lifetime
-        )
+        claim = claim_of(head, name=self._cookie_name, keys=self._cookie_keys, now=wall, lifetime=self._cookie_lifetime)
         for key in self._keys:
             if key.is_own_cookie:
                 if claim is not None:
@@ -129,16 +125,12 @@ class Router:
         slot = self._first_visit(_open_to_newcomers(slots), client_ip)
         return Route(slot, self._first_visit_reason, claim, None, self._sets_cookie(claim, slot, wall))
 
-    def runner_up(
-        self, route: Route, slots: Sequence[SlotView], *, exclude: Collection[Slot]
-    ) -> Route | None:
+    def runner_up(self, route: Route, slots: Sequence[SlotView], *, exclude: Collection[Slot]) -> Route | None:
         """Where to go instead of `route.slot`: a slot not in `exclude` that is ready and has room, or None.
 
         Those that belong together meet there too. It is a detour: a cookie that there is stays as it is.
         """
-        candidates = [
-            view for view in slots if view.is_ready and not view.is_full and view.slot not in exclude
-        ]
+        candidates = [view for view in slots if view.is_ready and not view.is_full and view.slot not in exclude]
         if not candidates:
             return None
         if route.key is not None:

@@ -48,9 +48,7 @@ class Kept:
     async def age(self, id: SessionId, seconds: int) -> None:
         """Make the session `seconds` older."""
         if self.redis is not None:
-            await self.redis.expire(
-                f"{self.prefix}:session:{id}", int(await self.remaining(id)) - seconds
-            )
+            await self.redis.expire(f"{self.prefix}:session:{id}", int(await self.remaining(id)) - seconds)
         else:
             assert self.clock is not None
             self.clock.now += seconds
@@ -152,12 +150,8 @@ async def test_increment_counts_a_missing_field_from_zero(kept: Kept, id: Sessio
     assert await kept.store.load(id) == {"n": packed(-4)}
 
 
-@pytest.mark.parametrize(
-    "start", [0, 127, 128, 255, 256, 65_536, 2**32, -1, -32, -33, -129, -(2**31), 2**40]
-)
-async def test_increment_reads_and_writes_every_kind_of_integer(
-    kept: Kept, id: SessionId, start: int
-) -> None:
+@pytest.mark.parametrize("start", [0, 127, 128, 255, 256, 65_536, 2**32, -1, -32, -33, -129, -(2**31), 2**40])
+async def test_increment_reads_and_writes_every_kind_of_integer(kept: Kept, id: SessionId, start: int) -> None:
     await kept.store.write(id, {"n": packed(start)}, [], TTL)
     assert await kept.store.increment(id, "n", 1, TTL) == start + 1
     loaded = await kept.store.load(id)
@@ -167,9 +161,7 @@ async def test_increment_reads_and_writes_every_kind_of_integer(
 
 
 @pytest.mark.parametrize("value", ["7", 1.0, True, None, b"7", [1], {"a": 1}])
-async def test_increment_refuses_what_is_no_integer_and_leaves_it(
-    kept: Kept, id: SessionId, value: object
-) -> None:
+async def test_increment_refuses_what_is_no_integer_and_leaves_it(kept: Kept, id: SessionId, value: object) -> None:
     await kept.store.write(id, {"n": packed(value)}, [], TTL)
     with pytest.raises(SessionValueError):
         await kept.store.increment(id, "n", 1, TTL)
@@ -177,9 +169,7 @@ async def test_increment_refuses_what_is_no_integer_and_leaves_it(
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\xc1", b"\xcf\x01"])
-async def test_increment_refuses_bytes_that_are_no_msgpack(
-    kept: Kept, id: SessionId, garbage: bytes
-) -> None:
+async def test_increment_refuses_bytes_that_are_no_msgpack(kept: Kept, id: SessionId, garbage: bytes) -> None:
     await kept.store.write(id, {"n": garbage}, [], TTL)
     with pytest.raises(SessionValueError):
         await kept.store.increment(id, "n", 1, TTL)

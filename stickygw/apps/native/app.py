@@ -137,7 +137,7 @@ class App:
 
     @property
     def generation(self) -> int:
-        """How often this slot's worker has been started."""
+        """Which generation of the code this worker runs."""
         return self.runtime.identity.generation
 
     @property

@@ -47,12 +47,8 @@ class Store(MemorySessionStore):
         await self._pass("load")
         return await super().load(id)
 
-    async def write(
-        self, id: SessionId, changed: Mapping[str, bytes], removed: Collection[str], ttl: int
-    ) -> None:
-        await self._pass(
-            "write", {field: unpack(field, value) for field, value in changed.items()}, set(removed)
-        )
+    async def write(self, id: SessionId, changed: Mapping[str, bytes], removed: Collection[str], ttl: int) -> None:
+        await self._pass("write", {field: unpack(field, value) for field, value in changed.items()}, set(removed))
         await super().write(id, changed, removed, ttl)
         if self.loses_answers:
             raise SessionUnavailable("no answer")
@@ -155,9 +151,7 @@ def test_its_repr_does_not_tell_the_id(session: Session) -> None:
         [datetime(1969, 1, 1, tzinfo=UTC)],
     ],
 )
-async def test_a_value_comes_back_as_it_was(
-    store: Store, session: Session, clock: Clock, value: object
-) -> None:
+async def test_a_value_comes_back_as_it_was(store: Store, session: Session, clock: Clock, value: object) -> None:
     session["field"] = value
     await session.flush()
     other = new_session(store, clock)
@@ -167,9 +161,7 @@ async def test_a_value_comes_back_as_it_was(
     assert not other.is_dirty
 
 
-async def test_a_datetime_comes_back_as_its_instant_in_utc(
-    store: Store, session: Session, clock: Clock
-) -> None:
+async def test_a_datetime_comes_back_as_its_instant_in_utc(store: Store, session: Session, clock: Clock) -> None:
     session["at"] = datetime(2024, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
     await session.flush()
     other = new_session(store, clock)
@@ -224,9 +216,7 @@ async def test_a_session_has_a_bounded_number_of_fields(session: Session) -> Non
     session["one more"] = 1
 
 
-async def test_another_programs_bytes_are_an_error_that_names_the_field(
-    store: Store, session: Session
-) -> None:
+async def test_another_programs_bytes_are_an_error_that_names_the_field(store: Store, session: Session) -> None:
     await store.write(ID, {"good": b"\x01"}, [], 100)
     await MemorySessionStore.write(store, ID, {"bad": b"\xc1"}, [], 100)
     await session.refresh()
@@ -276,9 +266,7 @@ async def test_a_change_in_place_is_found(store: Store, session: Session, clock:
     assert await store.fields() == {"list": [1, 2, 3, 4]}
 
 
-async def test_a_change_in_place_that_cannot_be_kept_holds_up_no_other_field(
-    store: Store, session: Session
-) -> None:
+async def test_a_change_in_place_that_cannot_be_kept_holds_up_no_other_field(store: Store, session: Session) -> None:
     session.update(good=1, bad=[1])
     session["bad"].append(object())
     with pytest.raises(SessionValueError, match="bad"):
@@ -304,9 +292,7 @@ async def test_is_new_until_something_is_stored(store: Store, session: Session, 
 # The life
 
 
-async def test_use_extends_the_life_at_most_once_in_the_interval(
-    store: Store, session: Session, clock: Clock
-) -> None:
+async def test_use_extends_the_life_at_most_once_in_the_interval(store: Store, session: Session, clock: Clock) -> None:
     session["a"] = 1
     await session.flush()
     clock.now += 59
@@ -323,9 +309,7 @@ async def test_use_extends_the_life_at_most_once_in_the_interval(
     assert await store.fields() is None
 
 
-async def test_a_loaded_session_is_touched_at_its_first_use(
-    store: Store, session: Session, clock: Clock
-) -> None:
+async def test_a_loaded_session_is_touched_at_its_first_use(store: Store, session: Session, clock: Clock) -> None:
     await store.write(ID, {"a": b"\x01"}, [], 10)
     await session.refresh()
     await session.flush()
@@ -337,9 +321,7 @@ async def test_a_loaded_session_is_touched_at_its_first_use(
 
 
 @pytest.mark.parametrize("loses_answers", [False, True])
-async def test_what_could_not_be_written_stays_dirty(
-    store: Store, session: Session, loses_answers: bool
-) -> None:
+async def test_what_could_not_be_written_stays_dirty(store: Store, session: Session, loses_answers: bool) -> None:
     session.update(a=1, b=2)
     await session.flush()
     session["a"] = 3
@@ -354,9 +336,7 @@ async def test_what_could_not_be_written_stays_dirty(
     assert await store.fields() == {"a": 3}
 
 
-async def test_what_was_perhaps_written_is_put_right_when_it_is_taken_back(
-    store: Store, session: Session
-) -> None:
+async def test_what_was_perhaps_written_is_put_right_when_it_is_taken_back(store: Store, session: Session) -> None:
     session.update(old=1, gone=2)
     await session.flush()
     session.update(old=5, new=6)
@@ -509,9 +489,7 @@ async def test_increment_of_text_is_refused(session: Session) -> None:
     assert session["visits"] == "many"
 
 
-async def test_an_increment_without_an_answer_is_not_undone_by_the_next_flush(
-    store: Store, session: Session
-) -> None:
+async def test_an_increment_without_an_answer_is_not_undone_by_the_next_flush(store: Store, session: Session) -> None:
     await session.increment("visits")
     store.is_away = True
     with pytest.raises(SessionUnavailable):

@@ -20,9 +20,7 @@ def id() -> SessionId:
     return SessionId(secrets.token_hex(16))
 
 
-async def test_increments_of_several_clients_lose_nothing(
-    valkey: ValkeyServer, prefix: str, id: SessionId
-) -> None:
+async def test_increments_of_several_clients_lose_nothing(valkey: ValkeyServer, prefix: str, id: SessionId) -> None:
     stores = [RedisSessionStore.from_url(valkey.url, prefix=prefix, timeout=10) for _ in range(4)]
     sessions = [Session(id, store, ttl=100) for store in stores]
     await asyncio.gather(*(session.increment("n") for session in sessions for _ in range(100)))

@@ -127,7 +127,7 @@ def test_a_file_that_is_no_toml_is_told_with_its_line(tmp_path: Path) -> None:
 def test_a_wrong_value_tells_setting_value_source_and_what_is_allowed(tmp_path: Path) -> None:
     file = tmp_path / "stickygw.toml"
     seconds = "allowed: a number above 0 and at most 86400"
-    assert set(
+    assert sorted(
         problems(
             tmp_path,
             file='ping_timeout = 0\n[cookie]\nsame_site = "None"',
@@ -135,16 +135,18 @@ def test_a_wrong_value_tells_setting_value_source_and_what_is_allowed(tmp_path: 
             flags={"workers": "0", "redis.prefix": "a b", "keys": ()},
             spelled={"keys": "--key", "redis.prefix": "--set redis.prefix"},
         )
-    ) == {
-        f"ping_timeout: 0 is not allowed (from file {file}); {seconds}",
-        f'cookie.same_site: "None" is not allowed (from file {file}); allowed: one of Lax, Strict',
-        f'header_timeout: "ten" is not allowed (from variable STICKYGW_HEADER_TIMEOUT); {seconds}',
-        f'slot_wait: "nan" is not allowed (from variable STICKYGW_SLOT_WAIT); {seconds}',
-        'workers: "0" is not allowed (from flag --workers); allowed: a whole number from 1 to 1024 or "auto"',
-        'redis.prefix: "a b" is not allowed (from flag --set redis.prefix); '
-        "allowed: text that matches ^[A-Za-z0-9_.-]{1,64}$",
-        "keys: [] is not allowed (from flag --key); allowed: a list of at least one",
-    }
+    ) == sorted(
+        [
+            f"ping_timeout: 0 is not allowed (from file {file}); {seconds}",
+            f'cookie.same_site: "None" is not allowed (from file {file}); allowed: one of Lax, Strict',
+            f'header_timeout: "ten" is not allowed (from variable STICKYGW_HEADER_TIMEOUT); {seconds}',
+            f'slot_wait: "nan" is not allowed (from variable STICKYGW_SLOT_WAIT); {seconds}',
+            'workers: "0" is not allowed (from flag --workers); allowed: a whole number from 1 to 1024 or "auto"',
+            'redis.prefix: "a b" is not allowed (from flag --set redis.prefix); '
+            "allowed: text that matches ^[A-Za-z0-9_.-]{1,64}$",
+            "keys: [] is not allowed (from flag --key); allowed: a list of at least one",
+        ]
+    )
 
 
 def test_a_wrong_entry_of_a_list_is_named_under_the_list(tmp_path: Path) -> None:
@@ -161,7 +163,7 @@ def test_a_value_in_place_of_a_section_is_told_what_the_section_has(tmp_path: Pa
 
 
 def test_an_unknown_name_is_an_error_with_the_nearest_good_one(tmp_path: Path) -> None:
-    assert set(
+    assert sorted(
         problems(
             tmp_path,
             file="hedder_timeout = 3\n[redis]\nurll = 3\n[nothing_like_it]\nx = 1",
@@ -169,14 +171,16 @@ def test_an_unknown_name_is_an_error_with_the_nearest_good_one(tmp_path: Path) -
             flags={"ping_intervall": "3"},
             spelled={"ping_intervall": "--set ping_intervall"},
         )
-    ) == {
-        f"hedder_timeout: no such setting (from file {tmp_path}/stickygw.toml); did you mean header_timeout?",
-        f"redis.urll: no such setting (from file {tmp_path}/stickygw.toml); did you mean redis.url?",
-        f"nothing_like_it: no such setting (from file {tmp_path}/stickygw.toml)",
-        "STICKYGW_REDIS_ULR: no such setting (from the environment); did you mean STICKYGW_REDIS_URL?",
-        "STICKYGW_REDIS: no such setting (from the environment); did you mean STICKYGW_REDIS_URL?",
-        "ping_intervall: no such setting (from flag --set ping_intervall); did you mean ping_interval?",
-    }
+    ) == sorted(
+        [
+            f"hedder_timeout: no such setting (from file {tmp_path}/stickygw.toml); did you mean header_timeout?",
+            f"redis.urll: no such setting (from file {tmp_path}/stickygw.toml); did you mean redis.url?",
+            f"nothing_like_it: no such setting (from file {tmp_path}/stickygw.toml)",
+            "STICKYGW_REDIS_ULR: no such setting (from the environment); did you mean STICKYGW_REDIS_URL?",
+            "STICKYGW_REDIS: no such setting (from the environment); did you mean STICKYGW_REDIS_URL?",
+            "ping_intervall: no such setting (from flag --set ping_intervall); did you mean ping_interval?",
+        ]
+    )
 
 
 def test_a_long_or_hostile_value_cannot_break_the_line(tmp_path: Path) -> None:

@@ -95,23 +95,24 @@ def test_garbage_is_no_cookie(value: bytes) -> None:
     assert verified(value) is None
 
 
-def test_value_has_the_documented_form() -> None:
-    version, key_id, session, gateway, slot, issued, signature = KEYS.sign(CLAIM).split(".")
-
-    assert (version, session, gateway) == ("v1", CLAIM.session, CLAIM.gateway)
-    assert (slot, issued) == ("3", str(NOW))
-    assert (len(key_id), len(signature)) == (8, 43)
+def test_cookie_is_the_same_in_every_version() -> None:
+    # If this fails, an upgrade logs every user out.
+    value = "v1.838b372b.0123456789abcdef0123456789abcdef.89abcdef.3.1700000000."
+    assert KEYS.sign(CLAIM) == value + "T2JY3UQO4mkA9__FZWVUvIkTTgzJ7om-iV8FEnNHQ5I"
 
 
-@pytest.mark.parametrize("slot", ["03", "+3", "3 ", "٣", "1024", "-1", ""])
-def test_slot_is_written_in_one_way(slot: str) -> None:
-    forged = CookieClaim(CLAIM.session, CLAIM.gateway, slot, NOW)  # type: ignore[arg-type]
-    keys = CookieKeys([SECRET])
-    if slot == "1024":
-        assert verified(keys.sign(CookieClaim(CLAIM.session, CLAIM.gateway, Slot(1024), NOW))) is None
-    else:
-        value = keys.sign(CLAIM).replace(".3.", f".{forged.slot}.")
-        assert verified(value.encode("utf-8")) is None
+@pytest.mark.parametrize(
+    "outside",
+    [
+        CookieClaim(CLAIM.session, CLAIM.gateway, Slot(MAX_SLOT + 1), NOW),
+        CookieClaim(CLAIM.session, CLAIM.gateway, Slot(-1), NOW),
+        CookieClaim(CLAIM.session, CLAIM.gateway, CLAIM.slot, -1),
+        CookieClaim(SessionId(CLAIM.session.upper()), CLAIM.gateway, CLAIM.slot, NOW),
+        CookieClaim(CLAIM.session, GatewayId("89abcde"), CLAIM.slot, NOW),
+    ],
+)
+def test_signed_value_outside_the_grammar_is_no_cookie(outside: CookieClaim) -> None:
+    assert verified(KEYS.sign(outside)) is None
 
 
 def test_rotation_needs_no_new_login_and_ends_with_the_key() -> None:

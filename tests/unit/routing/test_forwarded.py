@@ -53,7 +53,7 @@ def test_where_all_hops_are_trusted_the_first_is_the_client() -> None:
     assert client("10.0.0.9, 10.0.0.2") == "10.0.0.9"
 
 
-@pytest.mark.parametrize("entry", ["unknown", "", "1.2.3.4:80", "[::1]", "fe80::1%\x1b[31m", "\xff", "1" * 99])
+@pytest.mark.parametrize("entry", ["unknown", "", "1.2.3.4:80", "[::1]", "fe80::1%eth0", "\xff", "1" * 99])
 def test_entry_that_is_no_address_ends_the_search(entry: str) -> None:
     assert client(f"{CLIENT}, {entry}, 10.0.0.2") == "10.0.0.2"
     assert client(f"{CLIENT}, {entry}") == BALANCER
@@ -73,6 +73,12 @@ def test_only_so_many_hops_are_looked_at() -> None:
 )
 def test_trusted_proxy_says_whether_the_client_speaks_tls(proto: str, is_secure: bool) -> None:
     assert client_of(CLIENT, proto=proto) == (CLIENT, is_secure)
+
+
+def test_two_fields_about_tls_are_believed_by_nobody() -> None:
+    request = head(extra=[("X-Forwarded-Proto", "http"), ("X-Forwarded-Proto", "https")])
+
+    assert TrustedProxies([BALANCER]).client_of(request, BALANCER) == (BALANCER, False)
 
 
 def test_ipv4_address_in_ipv6_is_the_same_client() -> None:

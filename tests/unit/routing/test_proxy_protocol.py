@@ -59,6 +59,7 @@ REFUSED = {
     "v1 with a bad destination": b"PROXY TCP4 1.2.3.4 1.2.3 1 2\r\n",
     "v1 with a zone": b"PROXY TCP6 fe80::1%eth0 ::1 1 2\r\n",
     "v1 with a port too great": b"PROXY TCP4 1.2.3.4 1.2.3.4 65536 2\r\n",
+    "v1 with a destination port too great": b"PROXY TCP4 1.2.3.4 1.2.3.4 1 65536\r\n",
     "v1 with a zero before the port": b"PROXY TCP4 1.2.3.4 1.2.3.4 01 2\r\n",
     "v1 with two spaces": b"PROXY TCP4  1.2.3.4 1.2.3.4 1 2\r\n",
     "v1 with more behind": b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2 3\r\n",
@@ -88,6 +89,8 @@ def test_malformed_proxy_header_is_refused(data: bytes) -> None:
 
 
 def test_too_long_header_is_refused_before_it_has_come() -> None:
+    assert read_proxy_header(V1_LONGEST.replace(b"\r\n", b" ")) is NEED_MORE
+    assert isinstance(read_proxy_header(V1_LONGEST.replace(b"\r\n", b"  ")), Refusal)
     assert isinstance(read_proxy_header(v2(0x21, 0x11, bytes(MAX_V2_BODY_BYTES + 1))[:16]), Refusal)
 
 

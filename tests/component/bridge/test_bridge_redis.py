@@ -1,0 +1,437 @@
+"""What only the Redis bridge can show: a real server that dies, is stopped, talks garbage and counts commands."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from random import Random
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from stickygw.bridge import publisher as publishing
+from stickygw.bridge.publisher import Publisher
+from stickygw.bridge.redis import RedisBridge
+from stickygw.observability.counters import Counters
+from stickygw.wire.envelope import Envelope, encode
+from stickygw.wire.prepared import TEXT, PreparedMessage
+from support.valkey import ValkeyServer
+from support.waiting import wait_until
+
+
+class Node:
+    """A worker's end of the bridge that keeps what came."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self.counters = Counters()
+        self.received: list[str] = []
+        self.gaps: list[list[str]] = []
+        self.bridge = RedisBridge(
+            url,
+            prefix=prefix,
+            on_message=lambda room, message: self.received.append(message.payload.decode()),
+            on_gap=self.gaps.append,
+            counters=self.counters,
+            random=Random(),
+        )
+
+    def publish(self, *texts: str, room: str = "room") -> None:
+        for text in texts:
+            self.bridge.publish(room, PreparedMessage.of(text))
+
+    def lost(self) -> dict[str, int]:
+        reasons = ("queue_full", "away", "uncertain", "refused")
+        return {why: count for why in reasons if (count := self.counters.value("bridge_lost", why))}
+
+
+NewNode = Callable[..., Coroutine[Any, Any, Node]]
+
+
+@pytest.fixture
+async def new_node(prefix: str) -> AsyncIterator[NewNode]:
+    nodes: list[Node] = []
+
+    async def make(server: ValkeyServer) -> Node:
+        node = Node(server.url, prefix)
+        nodes.append(node)
+        await node.bridge.start()
+        return node
+
+    yield make
+    for node in nodes:
+        await node.bridge.stop()
+
+
+async def restarted(server: ValkeyServer, *nodes: Node) -> None:
+    """Kill and start the server, and wait until all nodes have noticed and come back."""
+    server.stop()
+    await wait_until(lambda: not any(node.bridge.is_connected for node in nodes))
+    server.start()
+    await wait_until(lambda: all(node.bridge.is_connected for node in nodes))
+
+
+# Restart
+
+
+async def test_after_a_restart_every_room_is_subscribed_and_told_a_gap(
+    own_valkey: ValkeyServer, new_node: NewNode
+) -> None:
+    a, b = await new_node(own_valkey), await new_node(own_valkey)
+    rooms = [f"room {number}" for number in range(1200)]  # more than one command's worth
+    await asyncio.gather(*(b.bridge.subscribe(room) for room in rooms))
+    assert b.gaps == []
+    await restarted(own_valkey, a, b)
+    assert sorted(room for gap in b.gaps for room in gap) == sorted(rooms)
+    assert b.counters.value("bridge_gap", "reconnect") == 1200
+    assert a.gaps == []
+    for room in rooms:
+        a.publish(room, room=room)
+    await wait_until(lambda: len(b.received) >= 1200)
+    assert b.received == rooms
+
+
+async def test_bridging_is_back_within_three_seconds_of_a_restart(own_valkey: ValkeyServer, new_node: NewNode) -> None:
+    a, b = await new_node(own_valkey), await new_node(own_valkey)
+    await b.bridge.subscribe("room")
+    own_valkey.stop()
+    await wait_until(lambda: not a.bridge.is_connected and not b.bridge.is_connected)
+    await asyncio.sleep(3)  # an outage, long enough for the longest pauses between attempts
+    own_valkey.start()
+    await wait_until(lambda: a.bridge.is_connected and b.bridge.is_connected, seconds=3)
+    a.publish("back")
+    await wait_until(lambda: b.received == ["back"])
+
+
+async def test_no_message_comes_twice_across_restarts(own_valkey: ValkeyServer, new_node: NewNode) -> None:
+    a, b = await new_node(own_valkey), await new_node(own_valkey)
+    await b.bridge.subscribe("room")
+    published = 0
+    for _ in range(3):
+        done = asyncio.create_task(restarted(own_valkey, a, b))
+        while not done.done():
+            a.publish(str(published))
+            published += 1
+            await asyncio.sleep(0.001)
+        await done
+    a.publish("end")
+    await wait_until(lambda: "end" in b.received)
+    numbers = [int(text) for text in b.received[:-1]]
+    assert numbers == sorted(set(numbers))
+    missing = published - len(numbers)
+    assert missing > 0
+    # Whatever did not come was counted by its sender, or came to a receiver that was told a gap.
+    assert set(a.lost()) <= {"away", "uncertain"}
+    assert a.counters.total("bridge_lost") > 0
+    assert b.counters.value("bridge_gap", "reconnect") == 3
+
+
+async def test_while_the_store_is_away_messages_are_dropped_at_once_and_counted(
+    own_valkey: ValkeyServer, new_node: NewNode
+) -> None:
+    a, b = await new_node(own_valkey), await new_node(own_valkey)
+    await b.bridge.subscribe("room")
+    a.publish("1")
+    await wait_until(lambda: b.received == ["1"])
+    own_valkey.stop()
+    await wait_until(lambda: not a.bridge.is_connected)
+    a.publish("2", "3", "4")
+    assert a.lost() == {"away": 3}
+    own_valkey.start()
+    await wait_until(lambda: a.bridge.is_connected and b.bridge.is_connected)
+    a.publish("5")
+    await wait_until(lambda: b.received == ["1", "5"])
+    assert b.gaps == [["room"], ["room"]]  # the reconnect, and the hole that the lost ones left
+    assert b.counters.value("bridge_gap", "hole") == 1
+
+
+async def test_a_room_joined_while_the_store_is_away_is_told_a_gap_when_it_is_back(
+    own_valkey: ValkeyServer, new_node: NewNode
+) -> None:
+    own_valkey.stop()
+    b = Node(own_valkey.url, "late")
+    starting = asyncio.create_task(b.bridge.start())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(1):
+        await b.bridge.subscribe("room")
+    assert not b.bridge.is_connected
+    own_valkey.start()
+    await starting
+    await wait_until(lambda: b.gaps == [["room"]])
+    await b.bridge.stop()
+
+
+async def test_start_returns_within_its_bound_while_the_store_is_away(own_valkey: ValkeyServer) -> None:
+    own_valkey.stop()
+    node = Node(own_valkey.url, "away")
+    async with asyncio.timeout(4):
+        await node.bridge.start()
+    assert not node.bridge.is_connected
+    await node.bridge.stop()
+
+
+# Pause
+
+
+async def test_a_pause_that_nobody_notices_loses_nothing(own_valkey: ValkeyServer, new_node: NewNode) -> None:
+    a, b = await new_node(own_valkey), await new_node(own_valkey)
+    await b.bridge.subscribe("room")
+    own_valkey.pause()
+    a.publish("during")
+    await asyncio.sleep(0.3)
+    own_valkey.resume()
+    await wait_until(lambda: b.received == ["during"])
+    assert a.lost() == {}
+    assert b.gaps == []
+
+
+async def test_after_a_pause_bridging_is_back_and_nothing_comes_twice(
+    own_valkey: ValkeyServer, new_node: NewNode
+) -> None:
+    a, b = await new_node(own_valkey), await new_node(own_valkey)
+    await b.bridge.subscribe("room")
+    a.publish("0")
+    await wait_until(lambda: b.received == ["0"])
+    own_valkey.pause()
+    resume_at = asyncio.get_running_loop().time() + 3
+    published = 1
+    while asyncio.get_running_loop().time() < resume_at:
+        a.publish(str(published))
+        published += 1
+        await asyncio.sleep(0.01)
+    assert not a.bridge.is_connected
+    assert set(a.lost()) == {"uncertain", "away"}
+    own_valkey.resume()
+    await wait_until(lambda: a.bridge.is_connected and b.bridge.is_connected, seconds=5)
+    a.publish("end")
+    await wait_until(lambda: "end" in b.received)
+    numbers = [int(text) for text in b.received[:-1]]
+    assert numbers == sorted(set(numbers))
+    assert published - len(numbers) <= a.counters.total("bridge_lost")
+    assert b.gaps  # at least the hole
+
+
+async def test_a_stopped_server_is_noticed_within_five_seconds(own_valkey: ValkeyServer, new_node: NewNode) -> None:
+    b = await new_node(own_valkey)
+    await b.bridge.subscribe("room")
+    subscriber = b.bridge._subscriber
+    own_valkey.pause()
+    await wait_until(lambda: not subscriber.connected.is_set(), seconds=5)
+    own_valkey.resume()
+    await wait_until(lambda: b.bridge.is_connected, seconds=5)
+    assert b.gaps == [["room"]]
+
+
+async def test_a_join_at_a_stopped_server_waits_no_longer_than_its_bound(
+    own_valkey: ValkeyServer, new_node: NewNode
+) -> None:
+    b = await new_node(own_valkey)
+    own_valkey.pause()
+    async with asyncio.timeout(3.5):
+        await b.bridge.subscribe("room")
+    own_valkey.resume()
+    await wait_until(lambda: b.gaps == [["room"]])  # it was told joined before it was
+
+
+# Bounds
+
+
+async def test_a_full_queue_drops_what_comes_on_top(
+    own_valkey: ValkeyServer, new_node: NewNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "MAX_QUEUED_MESSAGES", 100)
+    a, b = await new_node(own_valkey), await new_node(own_valkey)
+    await b.bridge.subscribe("room")
+    a.publish(*map(str, range(150)))
+    assert a.lost() == {"queue_full": 50}
+    await wait_until(lambda: len(b.received) == 100)
+    a.publish("after")
+    await wait_until(lambda: b.received[100:] == ["after"])
+    assert b.gaps == [["room"]]
+
+
+async def test_the_queue_is_bounded_in_bytes_until_they_are_answered(
+    own_valkey: ValkeyServer, new_node: NewNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "MAX_QUEUED_BYTES", 1_000_000)
+    a, b = await new_node(own_valkey), await new_node(own_valkey)
+    await b.bridge.subscribe("room")
+    own_valkey.pause()
+    big = "x" * 400_000
+    a.publish(big)
+    await asyncio.sleep(0.05)  # it is in a pipeline now, and still counts
+    a.publish(big, big)
+    assert a.lost() == {"queue_full": 1}
+    own_valkey.resume()
+    await wait_until(lambda: len(b.received) == 2)
+    a.publish(big)
+    await wait_until(lambda: len(b.received) == 3)
+
+
+async def test_more_than_a_pipeline_holds_goes_out_in_order(
+    valkey: ValkeyServer, new_node: NewNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "MAX_PIPELINE_MESSAGES", 10)
+    a, b = await new_node(valkey), await new_node(valkey)
+    await b.bridge.subscribe("room")
+    a.publish(*map(str, range(95)))
+    await wait_until(lambda: len(b.received) == 95)
+    assert b.received == [str(number) for number in range(95)]
+    assert b.gaps == []
+
+
+# What goes over the wire
+
+
+async def reads_and_publishes(redis: Redis) -> tuple[int, int]:
+    stats, commands = await redis.info("stats"), await redis.info("commandstats")
+    return stats["total_reads_processed"], commands.get("cmdstat_publish", {}).get("calls", 0)
+
+
+async def test_publishes_of_one_loop_turn_are_one_pipeline(own_valkey: ValkeyServer, new_node: NewNode) -> None:
+    a = await new_node(own_valkey)
+    async with Redis.from_url(own_valkey.url) as redis:
+        await redis.ping()
+        before = await reads_and_publishes(redis)
+        a.publish(*map(str, range(100)))
+        await wait_until(lambda: not a.bridge._publisher._unanswered and not a.bridge._publisher._queue)
+        after = await reads_and_publishes(redis)
+    assert after[1] - before[1] == 100
+    assert after[0] - before[0] <= 4  # the pipeline, this test's two INFOs, perhaps a PING
+
+
+async def test_subscriptions_of_one_loop_turn_are_one_command(own_valkey: ValkeyServer, new_node: NewNode) -> None:
+    a = await new_node(own_valkey)
+    await asyncio.gather(*(a.bridge.subscribe(f"room {number}") for number in range(100)))
+    async with Redis.from_url(own_valkey.url) as redis:
+        commands = await redis.info("commandstats")
+        assert commands["cmdstat_subscribe"]["calls"] == 1
+        assert len(await redis.pubsub_channels()) == 100
+        for number in range(100):
+            a.bridge.unsubscribe(f"room {number}")
+        while await redis.pubsub_channels():
+            await asyncio.sleep(0.005)
+
+
+async def test_its_own_echo_is_dropped(valkey: ValkeyServer, new_node: NewNode) -> None:
+    a, b = await new_node(valkey), await new_node(valkey)
+    await a.bridge.subscribe("room")
+    a.publish("mine")
+    b.publish("theirs")
+    await wait_until(lambda: a.received)
+    assert a.received == ["theirs"]
+    assert a.counters.total("bridge_old") == 0
+
+
+async def test_garbage_on_a_channel_is_counted_and_nothing_else(
+    valkey: ValkeyServer, prefix: str, new_node: NewNode
+) -> None:
+    a, b = await new_node(valkey), await new_node(valkey)
+    await a.bridge.subscribe("room")
+    channel = f"{prefix}:room:room"
+    garbage = [b"", b"hello", b"\xc1", b"\x95\x01\x02", b"\x80", b"\xff" * 1000]
+    async with Redis.from_url(valkey.url) as redis:
+        for data in garbage:
+            await redis.publish(channel, data)
+    b.publish("good")
+    await wait_until(lambda: a.received == ["good"])
+    assert a.counters.value("bridge_garbage") == len(garbage)
+    assert a.bridge.is_connected
+
+
+async def test_duplicates_and_holes_of_another_sender_are_noticed(
+    valkey: ValkeyServer, prefix: str, new_node: NewNode
+) -> None:
+    a = await new_node(valkey)
+    await a.bridge.subscribe("room")
+    async with Redis.from_url(valkey.url) as redis:
+        for number in (1, 2, 2, 1, 4, 3, 5):
+            envelope = Envelope(b"somebody", number, TEXT, str(number).encode())
+            await redis.publish(f"{prefix}:room:room", encode(envelope))
+    await wait_until(lambda: "5" in a.received)
+    assert a.received == ["1", "2", "4", "5"]
+    assert a.gaps == [["room"]]
+    assert a.counters.value("bridge_old") == 3
+
+
+async def test_a_callback_that_raises_is_logged_and_bridging_goes_on(
+    valkey: ValkeyServer, new_node: NewNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = await new_node(valkey), await new_node(valkey)
+    a.bridge._on_message = lambda room, message: a.received.append(str(1 // int(message.payload)))
+    await a.bridge.subscribe("room")
+    b.publish("0", "1")
+    await wait_until(lambda: a.received == ["1"])
+    assert "ZeroDivisionError" in caplog.text
+    assert a.gaps == []
+
+
+async def test_a_message_that_the_store_refuses_is_counted(own_valkey: ValkeyServer, new_node: NewNode) -> None:
+    a, b = await new_node(own_valkey), await new_node(own_valkey)
+    await b.bridge.subscribe("room")
+    async with Redis.from_url(own_valkey.url) as redis:
+        await redis.execute_command("ACL", "SETUSER", "default", "-publish")
+        a.publish("1", "2")
+        await wait_until(lambda: a.lost() == {"refused": 2})
+        await redis.execute_command("ACL", "SETUSER", "default", "+publish")
+    a.publish("3")
+    await wait_until(lambda: b.received == ["3"])
+
+
+async def test_a_url_cannot_ask_for_what_the_bridge_does_not_speak(
+    valkey: ValkeyServer, prefix: str, new_node: NewNode
+) -> None:
+    a = await new_node(valkey)
+    b = Node(f"{valkey.url}?protocol=3&decode_responses=true&socket_timeout=0.1", prefix)
+    await b.bridge.start()
+    await b.bridge.subscribe("room")
+    a.publish("1")
+    await wait_until(lambda: b.received == ["1"])
+    await b.bridge.stop()
+
+
+# The tasks
+
+
+async def test_a_defect_is_loud_and_does_not_end_bridging(
+    valkey: ValkeyServer, new_node: NewNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await new_node(valkey), await new_node(valkey)
+    await b.bridge.subscribe("room")
+
+    def defect(self: Publisher) -> list[bytes]:
+        raise LookupError("a defect for this test")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Publisher, "_take_pipeline", defect)
+        a.publish("1")
+        await wait_until(lambda: a.lost() == {"away": 1})
+    await wait_until(lambda: a.bridge.is_connected)
+    a.publish("2")
+    await wait_until(lambda: b.received == ["2"])
+    assert "a defect for this test" in caplog.text
+
+
+async def test_an_outage_is_logged_once_not_at_every_attempt(
+    own_valkey: ValkeyServer, new_node: NewNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    a = await new_node(own_valkey)
+    caplog.set_level(logging.INFO)
+    caplog.clear()
+    own_valkey.stop()
+    await wait_until(lambda: a.bridge._subscriber._backoff.failures > 2 < a.bridge._publisher._backoff.failures)
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 2  # one of each half
+
+
+async def test_stop_leaves_no_task_and_no_connection(own_valkey: ValkeyServer, prefix: str) -> None:
+    tasks = asyncio.all_tasks()
+    node = Node(own_valkey.url, prefix)
+    await node.bridge.start()
+    await node.bridge.subscribe("room")
+    await node.bridge.stop()
+    assert asyncio.all_tasks() == tasks
+    async with Redis.from_url(own_valkey.url) as redis:
+        while len(await redis.client_list()) > 1:
+            await asyncio.sleep(0.005)
