@@ -60,7 +60,8 @@ class Route:
     """A decision.
 
     `claim`: what the client's cookie proves, whatever decided. `key`: the affinity key, if one decided.
-    `sets_cookie`: the worker's answer is to name its slot in a new cookie.
+    `sets_cookie`: the worker's answer is to name its slot in a new cookie; one whose key will be retired is
+    written anew in its slot.
     """
 
     slot: Slot
@@ -119,11 +120,11 @@ class Router:
         for key in self._keys:
             if key.is_own_cookie:
                 if claim is not None:
-                    return self._by_cookie(claim, slots, wall)
+                    return self._by_cookie(claim, slots)
             elif (value := key.of(head, client_ip)) is not None:
-                return self._by_key(value, claim, slots, now, wall)
+                return self._by_key(value, claim, slots, now)
         slot = self._first_visit(_open_to_newcomers(slots), client_ip)
-        return Route(slot, self._first_visit_reason, claim, None, self._sets_cookie(claim, slot, wall))
+        return Route(slot, self._first_visit_reason, claim, None, self._sets_cookie(claim, slot))
 
     def runner_up(self, route: Route, slots: Sequence[SlotView], *, exclude: Collection[Slot]) -> Route | None:
         """Where to go instead of `route.slot`: a slot not in `exclude` that is ready and has room, or None.
@@ -152,36 +153,30 @@ class Router:
         """A connection for which `connected` gave `key` is over, or never reached its slot."""
         self._table.ended(key, now)
 
-    def _by_cookie(self, claim: CookieClaim, slots: Sequence[SlotView], wall: float) -> Route:
+    def _by_cookie(self, claim: CookieClaim, slots: Sequence[SlotView]) -> Route:
         if claim.gateway != self._gateway:
             # Its hint speaks of another gateway's slots, and that gateway wants it back unchanged.
             slot = owner(_session_key(claim), _numbers(slots))
             return Route(slot, RouteReason.SESSION_HASH, claim, None, False)
         if _exists(claim.slot, slots):
-            return Route(claim.slot, RouteReason.COOKIE, claim, None, self._is_due(claim, wall))
+            return Route(claim.slot, RouteReason.COOKIE, claim, None, claim.is_by_older_key)
         # The session's id, not a new choice: two tabs that come back at once have to meet.
         slot = owner(_session_key(claim), _numbers(slots))
         return Route(slot, RouteReason.SESSION_HASH, claim, None, True)
 
-    def _by_key(
-        self, key: bytes, claim: CookieClaim | None, slots: Sequence[SlotView], now: float, wall: float
-    ) -> Route:
+    def _by_key(self, key: bytes, claim: CookieClaim | None, slots: Sequence[SlotView], now: float) -> Route:
         slot = self._table.get(key, now)
         reason = RouteReason.KEY_TABLE
         if slot is None or not _exists(slot, slots):
             slot, is_second_choice = pick_bounded(key, {view.slot: view.connections for view in slots})
             reason = RouteReason.KEY_BOUNDED if is_second_choice else RouteReason.KEY_HASH
-        return Route(slot, reason, claim, key, self._sets_cookie(claim, slot, wall))
+        return Route(slot, reason, claim, key, self._sets_cookie(claim, slot))
 
-    def _sets_cookie(self, claim: CookieClaim | None, slot: Slot, wall: float) -> bool:
+    def _sets_cookie(self, claim: CookieClaim | None, slot: Slot) -> bool:
         """Whether a route that the cookie did not decide writes one: never one that changes its slot."""
         if claim is None:
             return True
-        return claim.gateway == self._gateway and claim.slot == slot and self._is_due(claim, wall)
-
-    def _is_due(self, claim: CookieClaim, wall: float) -> bool:
-        """Whether a cookie should be written anew: half its life is over, or its key will be retired."""
-        return claim.is_by_older_key or wall - claim.issued > self._cookie_lifetime / 2
+        return claim.gateway == self._gateway and claim.slot == slot and claim.is_by_older_key
 
     # The ways of a first visit. Each gets the slots that may be chosen, at least one.
 

@@ -30,11 +30,14 @@ class CookieJar:
         """
         if offer.session is not None and not offer.sets_cookie:
             return None
-        claim = CookieClaim(session, self._identity.gateway, self._identity.slot, int(time.time()))
+        now = int(time.time())
+        # A cookie that is written anew keeps its first date: the lifetime is absolute.
+        issued = offer.issued if offer.session is not None else now
+        claim = CookieClaim(session, self._identity.gateway, self._identity.slot, issued)
         return set_cookie(
             self._settings.cookie.name,
             self._keys.sign(claim),
-            max_age=self._settings.session.lifetime,
+            max_age=max(0, self._settings.session.lifetime - (now - issued)),
             same_site=self._settings.cookie.same_site,
             is_secure=offer.is_secure,
         )

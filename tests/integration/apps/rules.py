@@ -171,12 +171,9 @@ async def left_loop(conn: Connection, code: int, reason: str, report: str) -> No
     await conn.publish(report, {"left": [code, reason]})
 
 
-speaking = App(codec=None, subprotocols=("chat.v2", "chat.v1"))
+# Another application: plain messages, with subprotocols
 
-
-@speaking.on_message
-def echo(conn: Connection, message: str | bytes) -> None:
-    conn.send(f"{conn.request.subprotocol}: {message!r}")
+speaking = App(subprotocols=("chat.v2", "chat.v1"))
 
 
 @speaking.on_connect("/room/{room}")
@@ -185,12 +182,15 @@ async def enter_room(conn: Connection, room: str) -> None:
     await conn.send("joined")
 
 
-@speaking.on_message("/room/{room}")
-def never(conn: Connection, message: str) -> None:
-    """The first handler that fits is the one: this is never called."""
-    raise AssertionError
-
-
 @speaking.on_connect
 def enter_any(conn: Connection) -> None:
-    """Every other path."""
+    conn.send(f"subprotocol: {conn.request.subprotocol}")
+
+
+@speaking.on_message
+async def said(conn: Connection, message: str | bytes) -> None:
+    if conn.rooms:
+        for room in conn.rooms:
+            await conn.publish(room, message)
+    else:
+        await conn.send(message)

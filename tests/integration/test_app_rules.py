@@ -1,0 +1,534 @@
+"""What an application may rely on: the order of its handlers, the ends of connections, and what it can't break."""
+
+import asyncio
+import random
+import secrets
+import socket
+import time
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from redis import Redis
+from support.client import DEADLINE, Client
+from support.gateway import Gateway
+from support.raw import Raw, exchange, frame, upgrade
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Opcode
+from websockets.typing import Subprotocol
+
+RULES = Path(__file__).parent / "apps" / "rules.py"
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    # One worker: whoever must not notice anything is on the same event loop.
+    with Gateway(f"{RULES}:app", workers=1) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[Gateway]:
+    """Small limits, so that each is met; compression and subprotocols."""
+    options = ["ping_interval=1", "ping_timeout=1", "max_message=10000", "compression=true"]
+    with Gateway(f"{RULES}:speaking", *(word for text in options for word in ("--set", text)), workers=2) as gateway:
+        yield gateway
+
+
+@asynccontextmanager
+async def watched(gateway: Gateway) -> AsyncIterator[tuple[str, Client]]:
+    """A report room of the test's own, and who watches it."""
+    report = secrets.token_hex(4)
+    async with Client(f"{gateway.ws_url}/watch/{report}") as watcher:
+        assert await watcher.ask(marker=0) == {"marker": 0}  # it has joined
+        yield report, watcher
+
+
+async def reports(watcher: Client, count: int) -> list[Any]:
+    """The next `count` reports. Nothing else may have come: a marker is the next message."""
+    found = [await watcher.receive() for _ in range(count)]
+    marker = {"marker": secrets.token_hex(4)}
+    assert await watcher.ask(**marker) == marker
+    return found
+
+
+def speaker(strict: Gateway, path: str = "", *, compression: str | None = None) -> connect:
+    """A client of the strict gateway's application."""
+    subprotocols = [Subprotocol("chat.v1")]
+    return connect(strict.ws_url + path, subprotocols=subprotocols, compression=compression, proxy=None)
+
+
+async def close_of(connection: ClientConnection) -> tuple[int, str]:
+    """The close frame that ends `connection`, which gets no other message."""
+    async with asyncio.timeout(DEADLINE):
+        with pytest.raises(ConnectionClosed) as caught:
+            await connection.recv()
+    assert caught.value.rcvd is not None
+    return caught.value.rcvd.code, caught.value.rcvd.reason
+
+
+def lines_about(gateway: Gateway, text: str) -> str:
+    """The log from the line with `text` on to the end of the traceback behind it."""
+    lines = gateway.log.splitlines()
+    first = next(number for number, line in enumerate(lines) if text in line)
+    behind = lines[first + 1 :]
+    # A record begins with its time of day; a traceback's lines do not.
+    length = next((number for number, line in enumerate(behind) if line[2:3] == ":"), len(behind))
+    return "\n".join([lines[first], *behind[:length]])
+
+
+@pytest.fixture
+def redis(gateway: Gateway) -> Iterator[Redis]:
+    """The gateway's store, seen by another program."""
+    with Redis(unix_socket_path=str(gateway.runtime_dir / "valkey.sock")) as redis:
+        yield redis
+
+
+# A handler that raises
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "message", "error"),
+    [
+        ("rules", "", {"do": "raise"}, "on purpose"),
+        ("plain", "", {"do": "raise"}, "on purpose, in def"),
+        ("loop", "", {"do": "raise"}, "on purpose, in a coroutine"),
+        ("rules", "?raise_in_connect", {"do": "echo"}, "on purpose, in on_connect"),
+    ],
+)
+async def test_a_handler_that_raises_ends_its_connection_with_1011_and_no_other(
+    gateway: Gateway, path: str, query: str, message: dict[str, str], error: str
+) -> None:
+    async with watched(gateway) as (report, watcher):
+        async with Client(f"{gateway.ws_url}/{path}/{report}{query}") as client:
+            # In one segment, so that the later ones are here when the first raises.
+            messages = [frame(message), *(frame({"do": "handled"}) for _ in range(3))]
+            client.connection.transport.write(b"".join(messages))
+            assert await close_of(client.connection) == (1011, "internal error")
+        on_error, left = await reports(watcher, 2)
+    assert on_error["on_error"] == error
+    assert left["left"] == [1011, "internal error"]
+    logged = lines_about(gateway, f"connection {on_error['id']}: a handler raised")
+    assert " ERROR " in logged
+    assert "Traceback (most recent call last)" in logged
+    assert f"RuntimeError: {error}\n" in logged + "\n"
+
+
+async def test_an_on_disconnect_that_raises_is_logged_and_told_to_on_error(gateway: Gateway) -> None:
+    async with watched(gateway) as (report, watcher):
+        async with Client(f"{gateway.ws_url}/rules/{report}?raise_in_disconnect"):
+            pass
+        left, on_error = await reports(watcher, 2)
+    assert left["left"] == [1000, ""]
+    assert on_error["on_error"] == "on purpose, in on_disconnect"
+    assert "Traceback" in lines_about(gateway, f"connection {on_error['id']}: a handler raised")
+
+
+async def test_what_a_handler_wrote_before_it_raised_is_kept(gateway: Gateway, redis: Redis) -> None:
+    async with watched(gateway) as (report, _):
+        client = Client(f"{gateway.ws_url}/rules/{report}")
+        async with client:
+            await client.send({"do": "set and raise", "field": "kept", "value": 1})
+            assert await close_of(client.connection) == (1011, "internal error")
+    assert fields_of(redis, client) == {"kept": 1}
+
+
+# The end of a connection
+
+
+async def test_on_disconnect_is_told_the_clients_code_and_reason_and_still_the_rooms(gateway: Gateway) -> None:
+    async with watched(gateway) as (report, watcher):
+        async with Client(f"{gateway.ws_url}/rules/{report}") as client:
+            for room in ("b", "a"):
+                await client.ask(do="join", room=f"{report}-{room}")
+            await client.connection.close(4321, "bye")
+        (left,) = await reports(watcher, 1)
+    rooms = [f"{report}-a", f"{report}-b"]
+    assert left == {"left": [4321, "bye"], "rooms": rooms, "refused": [4321, "bye"], "is_open": False}
+
+
+async def test_on_disconnect_runs_once_after_a_reset(gateway: Gateway) -> None:
+    async with watched(gateway) as (report, watcher), Raw(gateway.port) as raw:
+        await raw.send(upgrade(f"/rules/{report}") + frame({"do": "join", "room": f"{report}-a"}))
+        await raw.opened()
+        assert await raw.next_frame() is not None
+        raw.reset()
+        (left,) = await reports(watcher, 1)
+    assert left == {"left": [1006, ""], "rooms": [f"{report}-a"], "refused": [1006, ""], "is_open": False}
+
+
+async def test_on_disconnect_runs_once_after_a_fin_without_a_close_frame(gateway: Gateway) -> None:
+    async with watched(gateway) as (report, watcher), Raw(gateway.port) as raw:
+        await raw.send(upgrade(f"/rules/{report}"))
+        await raw.opened()
+        raw.finish()
+        assert await raw.next_frame() is None
+        (left,) = await reports(watcher, 1)
+    assert left["left"] == [1006, ""]
+
+
+async def test_on_disconnect_after_a_reset_waits_for_the_handler_at_work(gateway: Gateway) -> None:
+    async with watched(gateway) as (report, watcher), Raw(gateway.port) as raw:
+        await raw.send(upgrade(f"/rules/{report}") + frame({"do": "hold", "at": report}) + frame({"do": "handled"}))
+        await raw.opened()
+        assert await reports(watcher, 1) == [{"holds": report}]
+        raw.reset()
+        assert await reports(watcher, 0) == []
+        await watcher.send({"open": report})
+        handled, left = await reports(watcher, 2)
+    assert handled == {"handled": {"do": "handled"}}  # it had come, so it is handled
+    assert left["left"] == [1006, ""]
+
+
+async def test_an_application_closes_with_its_own_code_and_reason(gateway: Gateway) -> None:
+    async with watched(gateway) as (report, watcher):
+        async with Client(f"{gateway.ws_url}/rules/{report}") as client:
+            await client.send({"do": "close", "code": 4000, "reason": "enough"})
+            assert await close_of(client.connection) == (4000, "enough")
+        (left,) = await reports(watcher, 1)
+    assert left["left"] == [4000, "enough"]
+
+
+# Messages: order and back-pressure
+
+
+async def test_messages_are_handled_in_order_and_one_at_a_time(gateway: Gateway) -> None:
+    chance = random.Random(7)
+    async with watched(gateway) as (report, _), Client(f"{gateway.ws_url}/rules/{report}") as client:
+        for number in range(50):
+            await client.send({"do": "wait", "seconds": chance.uniform(0.0, 0.01), "number": number})
+        answers = [await client.receive() for _ in range(50)]
+    assert answers == [{"number": number, "inside": 1} for number in range(50)]
+
+
+async def test_pings_are_answered_while_a_handler_is_at_work(gateway: Gateway) -> None:
+    async with watched(gateway) as (report, watcher), Client(f"{gateway.ws_url}/rules/{report}") as client:
+        await client.send({"do": "hold", "at": report})
+        assert await reports(watcher, 1) == [{"holds": report}]
+        await client.send({"do": "echo"})  # waits for its turn, and the ping behind it does not
+        async with asyncio.timeout(DEADLINE):
+            await (await client.connection.ping())
+        await watcher.send({"open": report})
+        assert await client.receive() == {"do": "echo"}
+
+
+async def test_a_slow_handler_stops_its_client_from_sending_and_no_other(gateway: Gateway) -> None:
+    message = frame({"do": "count", "pad": "x" * 60_000})
+    bound = 64 * 1024 * 1024  # what kernels may hold between two sockets, generously
+    async with watched(gateway) as (report, watcher), Raw(gateway.port) as raw:
+        await raw.send(upgrade(f"/rules/{report}") + frame({"do": "hold", "at": report}))
+        await raw.opened()
+        assert await reports(watcher, 1) == [{"holds": report}]
+        whole = sent = 0
+        # Nothing is taken for as long as another client gets two answers: it is blocked.
+        idle_answers = 0
+        while idle_answers < 2:
+            assert whole * len(message) < bound, "the client was never stopped"
+            taken = raw.send_nowait(message[sent:])
+            sent += taken
+            if sent == len(message):
+                whole, sent = whole + 1, 0
+            elif not taken:
+                assert await watcher.ask(idle=idle_answers) == {"idle": idle_answers}
+                idle_answers += 1
+            else:
+                idle_answers = 0
+        assert whole > 0
+        await watcher.send({"open": report})
+        await raw.send(message[sent:] + frame({"do": "counted"}))
+        answer = await raw.next_frame()
+    assert answer is not None
+    assert bytes(answer.data) == b'{"count":%d}' % (whole + 1)
+
+
+async def test_a_client_that_never_reads_is_closed_with_1013_and_the_others_get_everything(gateway: Gateway) -> None:
+    payload = "x" * 100_000
+    async with watched(gateway) as (report, watcher), Raw(gateway.port, receive_buffer=4096) as raw:
+        await raw.send(upgrade(f"/rules/{report}") + frame({"do": "join", "room": report}))
+        async with Client(f"{gateway.ws_url}/rules/{report}") as client:
+            await client.ask(do="join", room=report)
+            published, left = 0, None
+            while left is None:
+                # Each waits for the one before, so neither of the two readers is ever behind.
+                assert published < 1000, "who never reads was never closed"
+                await client.send(
+                    {"do": "publish", "room": report, "message": [published, payload], "exclude": False}
+                )
+                published += 1
+                for reader in (watcher, client):
+                    message = await reader.receive()
+                    while isinstance(message, dict):
+                        left = message["left"]
+                        message = await reader.receive()
+                    assert message == [published - 1, payload]
+    assert left == [1013, "slow consumer"]
+
+
+async def test_publish_reaches_the_publisher_unless_excluded(gateway: Gateway) -> None:
+    async with watched(gateway) as (report, watcher), Client(f"{gateway.ws_url}/rules/{report}") as client:
+        await client.ask(do="join", room=report)
+        await client.send({"do": "publish", "room": report, "message": "for the others", "exclude": True})
+        await client.send({"do": "publish", "room": report, "message": "for all", "exclude": False})
+        assert await client.receive() == "for all"
+        assert await reports(watcher, 2) == ["for the others", "for all"]
+
+
+async def test_who_is_no_member_may_publish(gateway: Gateway) -> None:
+    async with watched(gateway) as (report, watcher), Client(f"{gateway.ws_url}/rules/{report}") as client:
+        await client.send({"do": "publish", "room": report, "message": "from outside", "exclude": False})
+        assert await reports(watcher, 1) == ["from outside"]
+
+
+# Other styles
+
+
+async def test_plain_functions_are_handlers_too(gateway: Gateway, redis: Redis) -> None:
+    async with watched(gateway) as (report, watcher):
+        async with Client(f"{gateway.ws_url}/plain/{report}") as client:
+            for number in range(20):
+                await client.send({"number": number})
+            await client.send({"do": "set", "field": "name", "value": "Ada"})
+            assert await client.ask(do="seen") == [
+                *({"number": number} for number in range(20)),
+                {"do": "set", "field": "name", "value": "Ada"},
+                {"do": "seen"},
+            ]
+            assert fields_of(redis, client) == {"name": "Ada"}
+        assert await reports(watcher, 1) == [{"left": [1000, ""], "rooms": []}]
+
+
+async def test_a_coroutine_handler_reads_its_messages_and_hears_of_the_end(gateway: Gateway) -> None:
+    async with watched(gateway) as (report, watcher):
+        async with Client(f"{gateway.ws_url}/loop/{report}") as client:
+            for number in range(40):  # more than may wait
+                await client.send(number)
+            assert [await client.receive() for _ in range(40)] == list(range(40))
+        assert await reports(watcher, 2) == [{"loop": "over"}, {"left": [1000, ""]}]
+
+
+async def test_a_coroutine_handler_that_returns_closes_with_1000(gateway: Gateway) -> None:
+    async with watched(gateway) as (report, watcher), Client(f"{gateway.ws_url}/loop/{report}") as client:
+        await client.send({"do": "return"})
+        assert await close_of(client.connection) == (1000, "")
+        assert await reports(watcher, 1) == [{"left": [1000, ""]}]
+
+
+async def test_a_coroutines_session_fields_are_written_at_each_step(gateway: Gateway, redis: Redis) -> None:
+    async with watched(gateway) as (report, _), Client(f"{gateway.ws_url}/loop/{report}") as client:
+        await client.send({"do": "set", "field": "step", "value": 1})
+        assert await client.ask(next=True) == {"next": True}
+        assert fields_of(redis, client) == {"step": 1}
+
+
+# The handshake
+
+
+async def test_a_refusal_in_on_handshake_is_an_http_answer_and_stores_nothing(gateway: Gateway, redis: Redis) -> None:
+    before = set(redis.scan_iter("stickygw:session:*"))
+    fields = [("X-Test", "seen")]
+    answer = await exchange(gateway.port, upgrade("/rules/r?refuse=401&name=Ada%20L.", fields=fields))
+    assert answer.status == 401
+    assert answer.body == b"401 /rules/r 401 seen 127.0.0.1 Ada L.\n"
+    assert answer.get("WWW-Authenticate") == 'Bearer realm="a, b"'
+    assert answer.get("Connection") == "close"
+    assert answer.cookie is None
+    assert set(redis.scan_iter("stickygw:session:*")) == before
+
+
+async def test_on_handshake_sees_the_visitors_session(gateway: Gateway, redis: Redis) -> None:
+    async with watched(gateway) as (report, _):
+        client = Client(f"{gateway.ws_url}/rules/{report}?name=Grace")
+        async with client:
+            assert fields_of(redis, client) == {"name": "Grace"}
+        assert client.cookie is not None
+        fields = [("X-Test", "seen"), ("Cookie", client.cookie)]
+        answer = await exchange(gateway.port, upgrade("/rules/r?refuse=403", fields=fields))
+    assert (answer.status, answer.body) == (403, b"403 /rules/r 403 seen 127.0.0.1 Grace\n")
+
+
+async def test_an_on_handshake_that_raises_is_500_for_that_client_only(gateway: Gateway) -> None:
+    answer = await exchange(gateway.port, upgrade("/rules/r?raise"))
+    assert (answer.status, answer.body) == (500, b"internal error\n")
+    assert "RuntimeError: on purpose, in on_handshake" in lines_about(gateway, "an opening failed")
+    async with watched(gateway):
+        pass
+
+
+@pytest.mark.parametrize("path", ["/", "/rules", "/rules/", "/rules/a/b", "/Rules/a", "/x/rules/a", "/rules/a%2Fb/c"])
+async def test_a_path_without_a_pattern_is_404_before_101(gateway: Gateway, path: str) -> None:
+    answer = await exchange(gateway.port, upgrade(path))
+    assert (answer.status, answer.cookie) == (404, None)
+
+
+async def test_the_request_is_what_the_client_sent(gateway: Gateway) -> None:
+    async with Client(f"{gateway.ws_url}/rules/a%20b?x=1&y=%C3%A4&x=2&empty=") as client:
+        request = await client.ask(do="request")
+    assert request == {
+        "path": "/rules/a%20b",
+        "query": {"x": "2", "y": "ä", "empty": ""},
+        "parts": {"report": "a b"},
+        "client": "127.0.0.1",
+        "subprotocol": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"), [(["chat.v1", "chat.v2"], "chat.v2"), (["x", "chat.v1"], "chat.v1")]
+)
+async def test_the_applications_preferred_subprotocol_is_chosen(
+    strict: Gateway, offered: list[str], chosen: str
+) -> None:
+    async with connect(strict.ws_url, subprotocols=[Subprotocol(name) for name in offered], proxy=None) as connection:
+        assert connection.subprotocol == chosen
+        assert await connection.recv() == f"subprotocol: {chosen}"
+
+
+@pytest.mark.parametrize("offered", [None, [Subprotocol("chat.v3")]])
+async def test_a_client_that_speaks_none_of_the_subprotocols_is_told_which(
+    strict: Gateway, offered: list[Subprotocol] | None
+) -> None:
+    with pytest.raises(InvalidStatus) as caught:
+        await connect(strict.ws_url, subprotocols=offered, proxy=None)
+    response = caught.value.response
+    assert response.status_code == 400
+    assert b"chat.v2, chat.v1" in response.body
+
+
+# Frames
+
+
+async def test_a_message_that_the_codec_cannot_read_closes_with_1007(gateway: Gateway) -> None:
+    async with watched(gateway) as (report, watcher):
+        for path in ("rules", "plain", "loop"):
+            async with Client(f"{gateway.ws_url}/{path}/{report}") as client:
+                await client.connection.send('{"do": "echo"')
+                assert (await close_of(client.connection))[0] == 1007
+        lefts = [message["left"][0] for message in await reports(watcher, 4) if "left" in message]
+    assert lefts == [1007, 1007, 1007]
+    assert "Traceback" not in lines_about(gateway, "not JSON")
+
+
+async def test_text_that_is_not_utf_8_closes_with_1007(gateway: Gateway) -> None:
+    async with Raw(gateway.port) as raw:
+        await raw.send(upgrade("/rules/r") + frame(b"\xff\xfe"))
+        await raw.opened()
+        closing = await raw.next_frame()
+    assert closing is not None
+    assert closing.opcode is Opcode.CLOSE
+    assert bytes(closing.data)[:2] == (1007).to_bytes(2, "big")
+
+
+async def test_a_message_over_max_message_closes_with_1009(strict: Gateway) -> None:
+    for compression in (None, "deflate"):  # compressed, it has some 30 bytes
+        async with speaker(strict, compression=compression) as connection:
+            await connection.recv()
+            await connection.send("x" * 10_000)
+            assert await connection.recv() == "x" * 10_000
+            await connection.send("x" * 10_001)
+            assert (await close_of(connection))[0] == 1009
+
+
+async def test_compression_is_off_unless_it_is_switched_on(gateway: Gateway) -> None:
+    fields = [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")]
+    async with Raw(gateway.port) as raw:
+        await raw.send(upgrade("/rules/r", fields=fields) + frame({"do": "echo"}))
+        answer = await raw.opened()
+        assert answer.get("Sec-WebSocket-Extensions") is None
+        echoed = await raw.next_frame()
+    assert echoed is not None
+    assert bytes(echoed.data) == b'{"do":"echo"}'
+
+
+async def test_a_broadcast_is_compressed_for_those_who_negotiated_it_only(strict: Gateway) -> None:
+    room = f"/room/{secrets.token_hex(4)}"
+    subprotocol = ("Sec-WebSocket-Protocol", "chat.v1")
+    deflate = ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")
+    text = "all the same " * 500
+    async with Raw(strict.port) as plain, Raw(strict.port) as small:
+        for raw, fields in ((plain, [subprotocol]), (small, [subprotocol, deflate])):
+            await raw.send(upgrade(room, fields=fields))
+            answer = await raw.opened()
+            joined = await raw.next_frame()
+            assert joined is not None
+        extensions = answer.get("Sec-WebSocket-Extensions") or ""
+        assert extensions.startswith("permessage-deflate")
+        assert "server_no_context_takeover" in extensions
+        # Twice, to see that no state of the compressor is carried over.
+        async with speaker(strict, room, compression="deflate") as publisher:
+            assert publisher.protocol.extensions
+            assert await publisher.recv() == "joined"
+            for _ in range(2):
+                await publisher.send(text)
+                assert await publisher.recv() == text
+        for _ in range(2):
+            one, other = await plain.next_frame(), await small.next_frame()
+            assert one is not None
+            assert other is not None
+            assert (one.rsv1, bytes(one.data)) == (False, text.encode())
+            assert other.rsv1
+            assert len(other.data) < len(text) / 10
+            assert zlib.decompress(bytes(other.data) + b"\0\0\xff\xff", wbits=-15) == text.encode()
+
+
+async def test_a_client_that_answers_no_ping_is_ended_and_one_that_does_is_not(strict: Gateway) -> None:
+    async with speaker(strict) as alive, Raw(strict.port) as dead:
+        await alive.recv()
+        await dead.send(upgrade(fields=[("Sec-WebSocket-Protocol", "chat.v1")]))
+        await dead.opened()
+        opened_at = time.monotonic()
+        seen = []
+        while (event := await dead.next_frame()) is not None:
+            seen.append(event.opcode)
+        took = time.monotonic() - opened_at
+        await alive.send("still here")
+        assert await alive.recv() == "still here"
+    assert seen == [Opcode.TEXT, Opcode.PING]
+    assert took < 15
+
+
+# Sessions
+
+
+def fields_of(redis: Redis, client: Client) -> dict[str, Any]:
+    """What the store holds for a client's session."""
+    stored: Any = redis.hgetall(key_of(client))
+    return {name.decode(): msgpack.unpackb(packed) for name, packed in stored.items()}
+
+
+def key_of(client: Client) -> str:
+    assert client.cookie is not None
+    return "stickygw:session:" + client.cookie.split(".")[2]
+
+
+async def test_a_field_is_in_the_store_before_the_next_message_is_handled(gateway: Gateway, redis: Redis) -> None:
+    async with watched(gateway) as (report, _), Client(f"{gateway.ws_url}/rules/{report}") as client:
+        await client.send({"do": "set", "field": "cart", "value": ["tea", 2]})
+        await client.ask(do="echo")
+        assert fields_of(redis, client) == {"cart": ["tea", 2]}
+        ttl: Any = redis.ttl(key_of(client))
+        assert 14 * 86_400 - 60 < ttl <= 14 * 86_400
+
+
+async def test_nothing_is_stored_for_a_session_that_nobody_wrote_to(gateway: Gateway, redis: Redis) -> None:
+    async with watched(gateway) as (report, watcher):
+        client = Client(f"{gateway.ws_url}/rules/{report}")
+        for _ in range(2):
+            async with client:
+                await client.ask(do="echo")
+            await reports(watcher, 1)  # its end has been handled
+        assert client.cookies_set == 1
+        assert redis.exists(key_of(client)) == 0
+
+
+def test_nothing_unexpected_was_logged(gateway: Gateway, strict: Gateway) -> None:
+    """Last: every traceback of this module is one that a test wanted."""
+    with socket.create_connection(("127.0.0.1", gateway.port)):
+        pass  # whatever was said before is in the log now
+    raised = [line for line in gateway.log.splitlines() if line.startswith(("RuntimeError", "AssertionError"))]
+    assert gateway.log.count("Traceback") == len([line for line in raised if "on purpose" in line])
+    assert "Traceback" not in strict.log
