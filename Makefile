@@ -8,13 +8,14 @@ python := .venv/bin/python
 .PHONY: help demo test test-long bench clean
 
 help:
-	@echo 'make demo        a chat on two worker processes; BIND=0.0.0.0:8000 in a container'
-	@echo 'make test        ruff, mypy, import-linter and all tests but the long ones'
-	@echo 'make test-long   the tests that take minutes'
-	@echo 'make bench       the figures of the benchmarks page'
-	@echo 'make clean       removes .venv and every cache'
-	@echo
-	@echo 'PYTHON=python3.12 chooses the interpreter; without it, the newest from 3.14 to 3.11 is taken.'
+	$(info make demo        a chat on two worker processes; BIND=0.0.0.0:8000 in a container)
+	$(info make test        ruff, mypy, import-linter and all tests but the long ones)
+	$(info make test-long   the tests that take minutes)
+	$(info make bench       the figures of the benchmarks page)
+	$(info make clean       removes .venv and every cache)
+	$(info )
+	$(info PYTHON=python3.12 chooses the interpreter; without it, the newest from 3.14 to 3.11 is taken.)
+	@:
 
 # exec: the gateway takes the shell's place, so that Ctrl-C finds it, and it alone, and make waits for its exit.
 demo:

@@ -52,9 +52,7 @@ class RedisBridge:
         self._order = Order()
         connect = connections(url)
         self._publisher = Publisher(connect, counters=counters, random=random)
-        self._subscriber = Subscriber(
-            connect, on_message=self._receive, on_gap=self._subscribed_again, random=random
-        )
+        self._subscriber = Subscriber(connect, on_message=self._receive, on_gap=self._subscribed_again, random=random)
 
     @property
     def is_connected(self) -> bool:

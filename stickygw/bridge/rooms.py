@@ -25,9 +25,7 @@ def check_room(name: str) -> bytes:
     except UnicodeEncodeError as error:
         raise RoomNameError("a room's name has a lone surrogate, which UTF-8 cannot say") from error
     if not 1 <= len(encoded) <= MAX_ROOM_BYTES:
-        raise RoomNameError(
-            f"a room's name has {len(encoded)} bytes of UTF-8; 1 to {MAX_ROOM_BYTES} are allowed"
-        )
+        raise RoomNameError(f"a room's name has {len(encoded)} bytes of UTF-8; 1 to {MAX_ROOM_BYTES} are allowed")
     if _CONTROL.search(name):
         raise RoomNameError("a room's name has a control character")
     return encoded

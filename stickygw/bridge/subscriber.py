@@ -22,8 +22,13 @@ from stickygw.bridge.subscriptions import Subscriptions
 log = logging.getLogger("stickygw.bridge")
 
 PING_SECONDS = 2.0
-SILENCE_SECONDS = 4.0
-"""Nothing heard for so long, though pinged: the server is dead or stopped, whatever TCP believes."""
+"""Nothing heard between two pings: the server is dead or stopped, whatever TCP believes. So that is noticed
+within twice this time. It is not the silence that is measured: while our own loop is blocked, nobody pings
+either."""
+
+SECOND_LOOK_SECONDS = 0.1
+"""After a blocked loop the answer may be waiting unread when the next ping is due: it gets so long to be
+read."""
 
 CHANNELS_PER_COMMAND = 500
 MESSAGES_PER_TURN = 64
@@ -98,7 +103,6 @@ class Subscriber:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._read(connection))
                     tasks.create_task(self._write(connection))
-                    tasks.create_task(self._watch())
             finally:
                 self.connected.clear()
                 self._subscriptions.lost()
@@ -126,29 +130,31 @@ class Subscriber:
 
     async def _write(self, connection: AbstractConnection) -> None:
         clock = asyncio.get_running_loop().time
-        ping_at = clock()
+        pinged_at, ping_at = 0.0, clock()
         while True:
             self._has_changes.clear()
             commands = self._changes()
             if clock() >= ping_at:
-                # The first one stands behind all SUBSCRIBEs of a new connection: its answer says that they
-                # are done.
+                await self._check_heard_since(pinged_at)
+                # The first one stands behind all SUBSCRIBEs of a new connection: its answer says they are
+                # done.
                 commands.append((b"PING",))
-                ping_at = clock() + PING_SECONDS
+                pinged_at = clock()
+                ping_at = pinged_at + PING_SECONDS
             if commands:
-                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                async with asyncio.timeout(2 * PING_SECONDS):  # it waits while a stopped server's buffers are full
+                    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             try:
                 async with asyncio.timeout_at(ping_at):
                     await self._has_changes.wait()
             except TimeoutError:
                 pass  # time to ping
 
-    async def _watch(self) -> None:
-        clock = asyncio.get_running_loop().time
-        # A deadline that moves with each reply: setting an event for each would cost more than looking again.
-        while (left := self._heard_at + SILENCE_SECONDS - clock()) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(left)
-        raise ConnectionError(f"nothing heard for {SILENCE_SECONDS:g} s")
+    async def _check_heard_since(self, pinged_at: float) -> None:
+        if self._heard_at < pinged_at:
+            await asyncio.sleep(SECOND_LOOK_SECONDS)
+        if self._heard_at < pinged_at:
+            raise ConnectionError(f"no answer to a ping for {PING_SECONDS:g} s")
 
     def _changes(self) -> list[tuple[bytes, ...]]:
         subscribe, unsubscribe = self._subscriptions.take_changes()

@@ -47,9 +47,7 @@ class Subscriptions:
         """What to SUBSCRIBE and what to UNSUBSCRIBE now. What was undone meanwhile appears in neither."""
         changed, self._changed = self._changed, {}
         subscribe = [channel for channel in changed if channel in self._wanted and channel not in self._sent]
-        unsubscribe = [
-            channel for channel in changed if channel not in self._wanted and channel in self._sent
-        ]
+        unsubscribe = [channel for channel in changed if channel not in self._wanted and channel in self._sent]
         self._sent.update(subscribe)
         self._sent.difference_update(unsubscribe)
         self._unanswered.update(subscribe)

@@ -52,17 +52,24 @@ def headers_of(head: Head) -> Headers:
     return headers
 
 
+def _preferred(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """The first of ours that the client speaks too."""
+    return next((name for name in protocol.available_subprotocols or () if name in offered), None)
+
+
 def negotiate(
     head: Head, headers: Headers, *, subprotocols: Sequence[str], compression: bool, max_message: int
 ) -> tuple[ServerProtocol, Response]:
     """Accept the handshake: a protocol in state OPEN, between two frames, and the response to send.
 
-    The response has a status other than 101 where the library finds the request wanting.
+    The response has a status other than 101 where the library finds the request wanting. A client that speaks none of
+    our `subprotocols` is accepted without one (RFC 6455 §4.2.2): browsers then fail the connection if they asked.
     """
     protocol = ServerProtocol(
         state=OPEN,  # so that its parser reads frames: the head was read by our gate
         extensions=_DEFLATE if compression else None,
         subprotocols=[Subprotocol(name) for name in subprotocols] or None,
+        select_subprotocol=_preferred,
         max_size=max_message,
         logger=library_log,
     )

@@ -32,9 +32,7 @@ class SessionStore(Protocol):
     async def load(self, id: SessionId) -> dict[str, bytes] | None:
         """All fields, or None when nothing is stored."""
 
-    async def write(
-        self, id: SessionId, changed: Mapping[str, bytes], removed: Collection[str], ttl: int
-    ) -> None:
+    async def write(self, id: SessionId, changed: Mapping[str, bytes], removed: Collection[str], ttl: int) -> None:
         """Set and remove fields and let the session live `ttl` seconds from now: all of it or nothing."""
 
     async def increment(self, id: SessionId, field: str, by: int, ttl: int) -> int:

@@ -24,9 +24,7 @@ class _Stored:
 class MemorySessionStore:
     """A `SessionStore` in a dict. `clock` gives seconds and never goes back."""
 
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, *, max_sessions: int = MAX_SESSIONS
-    ) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, max_sessions: int = MAX_SESSIONS) -> None:
         self._clock = clock
         self._max_sessions = max_sessions
         self._sessions: dict[str, _Stored] = {}  # the one longest untouched first
@@ -36,9 +34,7 @@ class MemorySessionStore:
         stored = self._live(id)
         return None if stored is None else dict(stored.fields)
 
-    async def write(
-        self, id: SessionId, changed: Mapping[str, bytes], removed: Collection[str], ttl: int
-    ) -> None:
+    async def write(self, id: SessionId, changed: Mapping[str, bytes], removed: Collection[str], ttl: int) -> None:
         """See `SessionStore.write`."""
         stored = self._live(id)
         fields = {} if stored is None else stored.fields

@@ -74,9 +74,7 @@ class RedisSessionStore:
         # Another program's field names may be no UTF-8; they must not make the session unreadable.
         return {field.decode(errors="surrogateescape"): packed for field, packed in stored.items()} or None
 
-    async def write(
-        self, id: SessionId, changed: Mapping[str, bytes], removed: Collection[str], ttl: int
-    ) -> None:
+    async def write(self, id: SessionId, changed: Mapping[str, bytes], removed: Collection[str], ttl: int) -> None:
         """See `SessionStore.write`."""
         key = self._key(id)
         async with self._answer(), self._client.pipeline(transaction=True) as transaction:
@@ -126,8 +124,6 @@ class RedisSessionStore:
             async with asyncio.timeout(self._timeout):
                 yield
         except TimeoutError as error:
-            raise SessionUnavailable(
-                f"the session store did not answer within {self._timeout:g} s"
-            ) from error
+            raise SessionUnavailable(f"the session store did not answer within {self._timeout:g} s") from error
         except (RedisError, OSError) as error:
             raise SessionUnavailable(f"the session store failed: {error}") from error

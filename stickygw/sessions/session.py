@@ -190,9 +190,7 @@ class Session(MutableMapping[str, Any]):
 
     async def _touch(self) -> None:
         now = self._clock()
-        if not self._is_stored or (
-            self._extended_at is not None and now - self._extended_at < self._touch_interval
-        ):
+        if not self._is_stored or (self._extended_at is not None and now - self._extended_at < self._touch_interval):
             return
         await self._store.touch(self.id, self._ttl)
         self._extended_at = now

@@ -35,9 +35,7 @@ def check_name(field: object) -> str:
     except UnicodeEncodeError as error:
         raise SessionValueError("a session field's name has a lone surrogate") from error
     if length > MAX_NAME_BYTES:
-        raise SessionValueError(
-            f"a session field's name of {length} bytes; at most {MAX_NAME_BYTES} are kept"
-        )
+        raise SessionValueError(f"a session field's name of {length} bytes; at most {MAX_NAME_BYTES} are kept")
     return field
 
 

@@ -60,6 +60,11 @@ class PreparedMessage:
         return cls(TEXT, message.encode()) if isinstance(message, str) else cls(BINARY, bytes(message))
 
     @property
+    def is_text(self) -> bool:
+        """Whether it is a text message."""
+        return self.opcode == TEXT
+
+    @property
     def plain(self) -> bytes:
         """The frame for a receiver without compression."""
         if self._plain is None:

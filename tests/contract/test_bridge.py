@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from support.waiting import wait_until
 
 from stickygw.bridge.base import Bridge
 from stickygw.bridge.memory import MemoryBridge, MemoryBus
@@ -15,7 +16,6 @@ from stickygw.bridge.redis import RedisBridge
 from stickygw.errors import RoomNameError
 from stickygw.observability.counters import Counters
 from stickygw.wire.prepared import BINARY, TEXT, PreparedMessage
-from support.waiting import wait_until
 
 
 class Node:
@@ -157,6 +157,13 @@ async def test_subscribe_acts_though_nobody_awaits_it(new_node: NewNode) -> None
     await ignored
 
 
+async def test_what_is_subscribed_already_is_confirmed_at_once(new_node: NewNode) -> None:
+    node = await new_node()
+    await node.bridge.subscribe("room")
+    again = asyncio.ensure_future(node.bridge.subscribe("room"))
+    assert again.done()
+
+
 async def test_a_cancelled_subscriber_takes_nothing_from_another(new_node: NewNode) -> None:
     a, b = await new_node(), await new_node()
 
@@ -190,7 +197,7 @@ async def test_a_node_is_connected_between_start_and_stop(new_node: NewNode) -> 
 async def test_what_is_published_before_stop_is_sent(new_node: NewNode) -> None:
     a, b = await new_node(), await new_node()
     await b.bridge.subscribe("room")
-    for number in range(100):
+    for number in range(5_000):  # more than one pipeline
         a.bridge.publish("room", text(str(number)))
     await a.bridge.stop()
-    await wait_until(lambda: len(b.received) == 100)
+    await wait_until(lambda: len(b.received) == 5_000)

@@ -53,6 +53,11 @@ class ChatPage:
         """Wait until the log contains `text`."""
         self.wait(lambda: text in self.log, f"{text!r} is not in the log")
 
+    def console(self) -> str:
+        """What the browser has written to its console since it was last asked."""
+        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return "\n".join(entry["message"] for entry in entries)
+
     @property
     def state(self) -> str | None:
         """open, connecting, waiting or ended."""

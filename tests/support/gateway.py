@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from support.processes import command_line, kill_all, marked, new_mark, processes, wait_until_gone
+from support.processes import command_line, kill_all, marked, processes, wait_until_gone
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAT = f"{ROOT / 'examples' / 'chat' / 'app.py'}:app"
@@ -52,7 +52,6 @@ class Gateway:
         self._options = options
         self._workers = workers
         self._environment = environment or {}
-        self._mark = new_mark()
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._lines: list[str] = []
@@ -61,6 +60,7 @@ class Gateway:
         self.urls: list[str] = []
         # The names of Unix sockets are short, and pytest's folders are long.
         self.directory = Path(tempfile.mkdtemp(prefix="sg-"))
+        self._mark = self.directory.name
         self.runtime_dir = self.directory / "run"
         self.state_dir = self.directory / "state"
 
@@ -122,6 +122,7 @@ class Gateway:
             if self._process.poll() is None:
                 self._process.terminate()
                 wait_until_gone(self._mark, STOP_SECONDS)
+                self._process.kill()
             kill_all(self._mark)
             self._process.wait()
             assert self._reader is not None

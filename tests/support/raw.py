@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from websockets.frames import Frame, Opcode
-from websockets.protocol import CLIENT, Protocol
 
 DEADLINE = 20.0
 """Seconds for one answer; many times what it takes."""
@@ -76,18 +75,17 @@ def frame(message: Any, opcode: Opcode = Opcode.TEXT) -> bytes:
 
 
 class Raw:
-    """One TCP connection to 127.0.0.1. `receive_buffer` (bytes) makes it a reader that holds little."""
+    """One TCP connection to 127.0.0.1, from `source`. `receive_buffer` (bytes) makes it a reader that holds little."""
 
-    def __init__(self, port: int, *, receive_buffer: int | None = None) -> None:
+    def __init__(self, port: int, *, source: str = "127.0.0.1", receive_buffer: int | None = None) -> None:
         self._address = ("127.0.0.1", port)
         self._sock = socket.socket()
         if receive_buffer is not None:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock.bind((source, 0))
         self._sock.setblocking(False)
         self._read = b""
-        self._peer = Protocol(CLIENT)
-        self._frames: list[Frame] = []
 
     async def __aenter__(self) -> Self:
         async with asyncio.timeout(DEADLINE):
@@ -148,26 +146,39 @@ class Raw:
             assert piece, f"closed in the handshake: {self._read!r}"
             self._read += piece
         text, _, rest = self._read.partition(b"\r\n\r\n")
-        self._read = b""
         answer = parsed(text + b"\r\n\r\n")
         assert answer.status == 101, text
-        self._peer.receive_data(rest)
+        self._read = rest
         return answer
 
     async def next_frame(self) -> Frame | None:
-        """The next frame, and None when the TCP connection has ended without one. Pings stay unanswered."""
-        while not self._frames:
-            data = await self.receive()
-            if not data:
+        """The next frame as it is on the wire, and None when the connection has ended. Pings stay unanswered."""
+        start = await self._exactly(2)
+        if start is None:
+            return None
+        size = start[1] & 0x7F
+        if size > 125:
+            longer = await self._exactly(2 if size == 126 else 8)
+            assert longer is not None
+            size = int.from_bytes(longer, "big")
+        data = await self._exactly(size)
+        assert data is not None
+        return Frame(Opcode(start[0] & 0x0F), data, fin=bool(start[0] & 0x80), rsv1=bool(start[0] & 0x40))
+
+    async def _exactly(self, size: int) -> bytes | None:
+        while len(self._read) < size:
+            piece = await self.receive()
+            if not piece:
+                assert not self._read, "closed within a frame"
                 return None
-            self._peer.receive_data(data)
-            self._frames += [event for event in self._peer.events_received() if isinstance(event, Frame)]
-        return self._frames.pop(0)
+            self._read += piece
+        data, self._read = self._read[:size], self._read[size:]
+        return data
 
 
-async def exchange(port: int, data: bytes) -> Answer:
+async def exchange(port: int, data: bytes, *, source: str = "127.0.0.1") -> Answer:
     """Send `data` and read the whole answer."""
-    async with Raw(port) as raw:
+    async with Raw(port, source=source) as raw:
         await raw.send(data)
         return await raw.answer()
 

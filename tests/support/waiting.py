@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 
 
-async def wait_until(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "") -> None:
-    """Return as soon as `condition()` is true; fail after `seconds`."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    while not condition():
-        if loop.time() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what or condition}")
-        await asyncio.sleep(0.005)
+async def wait_until(condition: Callable[[], object | Awaitable[object]], *, seconds: float = 10.0) -> None:
+    """Return as soon as `condition()`, awaited where it can be, is true; fail after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = condition()
+            if await found if isawaitable(found) else found:
+                return
+            await asyncio.sleep(0.005)

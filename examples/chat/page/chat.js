@@ -81,7 +81,9 @@ const handlers = {
     const isMine = who.tag === me?.tag;
     append(message(who, text, new Date(at * 1000), isMine), isMine);
     if (id === unconfirmed?.id) {
-      if (element.text.value === unconfirmed.text) element.text.value = "";
+      // What was typed since then stays.
+      const typed = element.text.value;
+      if (typed.startsWith(unconfirmed.text)) element.text.value = typed.slice(unconfirmed.text.length);
       settle("");
     }
   },
@@ -142,13 +144,13 @@ function say(event) {
     return;
   }
   unconfirmed = { id, text };
-  element.text.readOnly = true;
+  element.say.ariaBusy = "true";
   element.hint.textContent = "";
 }
 
 function settle(hint) {
   unconfirmed = null;
-  element.text.readOnly = false;
+  element.say.ariaBusy = "false";
   element.hint.textContent = hint;
 }
 

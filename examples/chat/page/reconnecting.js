@@ -1,13 +1,20 @@
 // A WebSocket that comes back by itself, for JSON messages.
 //
 // Every wait is random between 0 and a bound that doubles from 0.2 s to 10 s ("full jitter"): clients that lost
-// the server together do not come back together. The bound starts afresh at the server's first message.
+// the server together do not come back together. The bound starts afresh at the server's first message; a server
+// that stops may ask for a longer one.
 
 const FIRST_BOUND_SECONDS = 0.2;
 const LAST_BOUND_SECONDS = 10;
 
 // The close codes after which coming back would end the same way: policy (1008), session ended (4401).
 const FINAL_CODES = new Set([1008, 4401]);
+
+// "gateway stopping; come back within 4.0 s": over how long the server wants its clients to return.
+function spreadSeconds(reason) {
+  const found = /within (\d+(?:\.\d+)?) s/.exec(reason);
+  return found ? Number(found[1]) : 0;
+}
 
 // Opens `url` and keeps it open until close(). Calls onMessage(value) for each message, and onState(state) with
 // {name: "connecting"}, {name: "open"}, {name: "waiting", seconds} or {name: "ended", code, reason}.
@@ -38,7 +45,7 @@ export function reconnecting(url, { onMessage, onState }) {
       }
       const bound = Math.min(LAST_BOUND_SECONDS, FIRST_BOUND_SECONDS * 2 ** failures);
       failures += 1;
-      const seconds = Math.random() * bound;
+      const seconds = Math.random() * Math.max(bound, spreadSeconds(reason));
       timer = setTimeout(open, seconds * 1000);
       onState({ name: "waiting", seconds });
     };

@@ -63,6 +63,9 @@ class Endpoint:
                 await self._plain_http.answer(arrival.offer, arrival.head, self._answering(arrival))
         except Refused as refused:
             self._refuse(arrival, refused)
+        except SessionUnavailable as error:
+            log.warning("a handshake is refused: %s", error)
+            self._refuse(arrival, Refused(503, "sessions are not available", [("Retry-After", "1")]))
         except Exception:
             self._runtime.counters.add("openings_failed")
             log.exception("an opening failed")
@@ -100,9 +103,9 @@ class Endpoint:
         request = Request(
             head.path, head.query, headers, offer.host, offer.is_secure, handlers.parts, protocol.subprotocol
         )
-        session = await self._session_of(offer)
+        session = await runtime.sessions.open(offer.session)
         try:
-            await self._admit(request, session)
+            await self._admit(request, session, is_known=offer.session is not None)
         except BaseException:
             runtime.sessions.release(session)
             raise
@@ -121,19 +124,14 @@ class Endpoint:
         )
         await connection.run(websocket, arrival.rest)
 
-    async def _session_of(self, offer: Offer) -> Session:
-        try:
-            return await self._runtime.sessions.open(offer.session)
-        except SessionUnavailable as error:
-            log.warning("a handshake is refused: %s", error)
-            raise Refused(503, "sessions are not available", [("Retry-After", "1")]) from error
-
-    async def _admit(self, request: Request, session: Session) -> None:
-        """Ask ``on_handshake``."""
+    async def _admit(self, request: Request, session: Session, *, is_known: bool) -> None:
+        """Ask ``on_handshake``, and store what it wrote."""
         try:
             for function in self._runtime.app.handlers.handshake:
                 await settled(function(request, session))
         except Refuse as refusal:
+            if not is_known:
+                session.clear()  # the client is not told its id: nobody could ever come back to it
             raise Refused(refusal.status, refusal.message, refusal.headers.items()) from refusal
         finally:
             if session.is_dirty:

@@ -58,7 +58,7 @@ class PlainHttp:
             fields += [("Set-Cookie", cookie), ("Cache-Control", "private, no-cache")]
         else:
             fields.append(("Cache-Control", "no-cache"))
-        if head.get(b"if-none-match") == file.etag.encode():
+        if _has_already(head, file):
             answering.finish(answer_head(304, file.size, fields=fields, content_type=file.content_type))
             return
         try:
@@ -76,6 +76,12 @@ class PlainHttp:
                 left -= len(piece)
                 await answering.write(piece)
         answering.finish()
+
+
+def _has_already(head: Head, file: StaticFile) -> bool:
+    """Whether the client names `file` as it is now among what it has (RFC 9110 §13.1.2: weak comparison)."""
+    named = (head.get(b"if-none-match") or b"").split(b",")
+    return any(tag.strip(b" \t").removeprefix(b"W/") == file.etag.encode() for tag in named)
 
 
 def _is_navigation(head: Head) -> bool:

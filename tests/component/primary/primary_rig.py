@@ -69,7 +69,7 @@ class FakeWorker:
         self.sockets[message.id] = connection
 
     async def wait_offers(self, count: int) -> list[Offer]:
-        await wait_until(lambda: len(self.offers) >= count, what=f"{count} offers, there are {len(self.offers)}")
+        await wait_until(lambda: len(self.offers) >= count)
         return self.offers
 
     def read(self, offer: Offer) -> bytes:
@@ -115,6 +115,10 @@ class Client:
         """Close with an RST."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         self.sock.close()
+
+    async def read(self, size: int) -> bytes:
+        async with asyncio.timeout(DEADLINE):
+            return await asyncio.get_running_loop().sock_recv(self.sock, size)
 
     async def read_to_end(self) -> bytes:
         """All that comes until the other side closes. Raises ConnectionResetError for an RST."""
@@ -220,9 +224,7 @@ class Rig:
         return client
 
     async def wait_counted(self, name: str, label: str = "", count: int = 1) -> None:
-        await wait_until(
-            lambda: self.counters.value(name, label) >= count, what=f"{name} {label}: {self.counters}"
-        )
+        await wait_until(lambda: self.counters.value(name, label) >= count)
 
     def close(self) -> None:
         self.acceptor.close()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from support.waiting import wait_until
 
 from stickygw.errors import SessionUnavailable, SessionValueError
 from stickygw.sessions.memory import MemorySessionStore
@@ -90,8 +91,7 @@ async def held_up(store: Store, session: Session) -> asyncio.Task[None]:
     store.may_go.clear()
     calls = len(store.calls)
     flush = asyncio.create_task(session.flush())
-    while len(store.calls) == calls:
-        await asyncio.sleep(0)
+    await wait_until(lambda: len(store.calls) > calls)
     return flush
 
 

@@ -7,12 +7,12 @@ import secrets
 
 import pytest
 from redis.asyncio import Redis
+from support.valkey import ValkeyServer
 
 from stickygw.errors import SessionUnavailable
 from stickygw.sessions.redis import RedisSessionStore
 from stickygw.sessions.session import Session
 from stickygw.types import SessionId
-from support.valkey import ValkeyServer
 
 
 @pytest.fixture

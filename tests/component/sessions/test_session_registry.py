@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 
 import pytest
+from support.waiting import wait_until
 
 from stickygw.errors import SessionUnavailable
 from stickygw.sessions.memory import MemorySessionStore
@@ -100,8 +102,7 @@ async def test_a_failed_refresh_leaves_the_others_their_session(store: Store, se
 async def test_a_cancelled_opener_takes_the_load_from_nobody(store: Store, sessions: Sessions) -> None:
     store.may_go.clear()
     first, second = asyncio.create_task(sessions.open(ID)), asyncio.create_task(sessions.open(ID))
-    while not store.loads:
-        await asyncio.sleep(0)
+    await wait_until(lambda: store.loads)
     first.cancel()
     await asyncio.wait({first})
     store.may_go.set()
@@ -117,13 +118,14 @@ async def test_a_load_that_fails_after_all_openers_left_is_no_unhandled_error(
     store.may_go.clear()
     store.is_away = True
     opener = asyncio.create_task(sessions.open(ID))
-    while not store.loads:
-        await asyncio.sleep(0)
+    await wait_until(lambda: store.loads)
     opener.cancel()
     await asyncio.wait({opener})
     store.may_go.set()
     for _ in range(5):
         await asyncio.sleep(0)
+    del opener  # its traceback holds the load's task, which complains when it is freed
+    gc.collect()
     assert sessions.session_count == 0
     assert "never retrieved" not in caplog.text
 

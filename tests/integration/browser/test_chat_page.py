@@ -72,7 +72,7 @@ def test_a_page_of_another_origin_is_refused(gateway: Gateway, new_visitor: NewV
             """,
             f"{gateway.ws_url}/ws/lobby",
         )
-        console = " ".join(entry["message"] for entry in visitor.driver.get_log("browser"))
+        console = visitor.console()
     assert events == ["error", 1006]
     assert "403" in console
 

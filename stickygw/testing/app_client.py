@@ -1,0 +1,240 @@
+"""`AppClient`: runs an `App` in the test's own process and event loop, without ports, Redis or worker processes.
+
+The application is served by the worker's own code over socket pairs: handshake, frames, sessions and rooms are the real
+ones; session store and bridge are the in-memory ones. What needs several processes, routing and restarts, is
+`stickygw.testing.gateway`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed as PeerClosed
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
+
+from stickygw.apps.native.app import App
+from stickygw.apps.native.endpoint import Arrival, Endpoint
+from stickygw.apps.native.runtime import Identity, Runtime
+from stickygw.bridge.hub import Hub
+from stickygw.bridge.memory import MemoryBridge, MemoryBus
+from stickygw.config.settings import Settings
+from stickygw.connections.transport import SocketTransport
+from stickygw.errors import ConnectionClosed
+from stickygw.observability.counters import Counters
+from stickygw.routing.cookie import CookieKeys
+from stickygw.routing.request_head import NEED_MORE, Head, examine
+from stickygw.sessions.memory import MemorySessionStore
+from stickygw.sessions.registry import Sessions
+from stickygw.types import GatewayId, HandOverId, SessionId, Slot
+from stickygw.wire.link import Offer
+
+DEADLINE = 5.0
+"""Seconds that `TestConnection.receive` waits if it is not told otherwise, and that a handshake may take."""
+
+HOST = "testserver"
+
+_KEYS = CookieKeys([b"a key for tests, known to everyone"])
+
+
+class HandshakeRefused(AssertionError):
+    """The application refused the handshake: `status`, and `body` as text."""
+
+    def __init__(self, status: int, body: str) -> None:
+        super().__init__(f"the handshake was refused with {status}: {body.strip()}")
+        self.status = status
+        self.body = body
+
+
+class TestConnection:
+    """The client's end of one WebSocket."""
+
+    __test__ = False  # not a test class, whatever pytest makes of the name
+
+    def __init__(self, app: App, connection: ClientConnection, session_id: SessionId) -> None:
+        self._app = app
+        self._connection = connection
+        self.session_id = session_id
+        """Whose visitor this is: ``connect(…, session=other.session_id)`` is a second tab of the same one."""
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What the handshake agreed on."""
+        return self._connection.subprotocol
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the closing handshake; None while the connection is open."""
+        return self._connection.close_code
+
+    @property
+    def close_reason(self) -> str | None:
+        """Its reason."""
+        return self._connection.close_reason
+
+    async def send(self, message: Any) -> None:
+        """Send `message`, encoded by the application's codec. Raises `stickygw.ConnectionClosed`."""
+        encoded = self._app.codec.encode(message)
+        try:
+            await self._connection.send(encoded.payload, text=encoded.is_text)
+        except PeerClosed:
+            raise self._closed() from None
+
+    async def receive(self, timeout: float = DEADLINE) -> Any:
+        """The next message, decoded by the application's codec.
+
+        Raises `TimeoutError` when none comes within `timeout` seconds, `stickygw.ConnectionClosed` when the
+        connection has ended.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                return self._app.codec.decode(await self._connection.recv())
+        except PeerClosed:
+            raise self._closed() from None
+
+    async def wait_closed(self, timeout: float = DEADLINE) -> int:
+        """Wait until the application has closed the connection; the close code. Messages on the way are dropped."""
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    await self._connection.recv()
+        except PeerClosed:
+            return self._closed().code
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close from the client's side, and wait until the connection is over."""
+        await self._connection.close(code, reason)
+
+    def _closed(self) -> ConnectionClosed:
+        return ConnectionClosed(self._connection.close_code or 1006, self._connection.close_reason or "")
+
+
+class AppClient:
+    """An application that runs for as long as the context lasts, ``on_start`` and ``on_stop`` included.
+
+    ::
+
+        async with AppClient(app) as client, client.connect("/ws/lobby", session={"name": "Ada"}) as ada:
+            await ada.send({"text": "hello"})
+            assert (await ada.receive())["text"] == "hello"
+
+    `settings` are those of `stickygw.config.settings.Settings` by name: ``max_message=1000``.
+    """
+
+    def __init__(self, app: App, *, slot: int = 0, workers: int = 1, **settings: Any) -> None:
+        self._app = app
+        self._identity = Identity(Slot(slot), 1, workers, GatewayId("00000000"))
+        self._settings = Settings(**settings)
+        self._ids = itertools.count(1)
+        self._serving: set[asyncio.Task[None]] = set()
+        self.store = MemorySessionStore()
+        self.counters = Counters()
+
+    async def __aenter__(self) -> Self:
+        hub = Hub(self.counters)
+        self.sessions = Sessions(self.store, ttl=self._settings.session.ttl)
+        self._runtime = Runtime(
+            self._app,
+            identity=self._identity,
+            settings=self._settings,
+            sessions=self.sessions,
+            hub=hub,
+            bridge=MemoryBridge(MemoryBus(), on_message=lambda room, message: None),
+            cookie_keys=_KEYS,
+            counters=self.counters,
+        )
+        await self._runtime.bridge.start()
+        await self._runtime.start()
+        self._endpoint = Endpoint(self._runtime)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._runtime.stop(code=1001, reason="the test is over", close_within=1.0)
+        await self._runtime.bridge.stop()
+
+    @asynccontextmanager
+    async def connect(
+        self,
+        path: str,
+        *,
+        session: Mapping[str, Any] | SessionId | None = None,
+        headers: Mapping[str, str] | None = None,
+        subprotocols: Sequence[str] = (),
+        client: str = "127.0.0.1",
+    ) -> AsyncIterator[TestConnection]:
+        """Open a WebSocket; it is closed with 1000 when the context ends.
+
+        `session`: the fields of a new visitor's session, or the `session_id` of an earlier connection to be the same
+        visitor. Raises `HandshakeRefused`.
+        """
+        session_id = await self._session_id(session)
+        sock = await self._serve(session_id, client)
+        try:
+            connection = await connect(
+                f"ws://{HOST}{path}",
+                sock=sock,
+                additional_headers=headers,
+                subprotocols=[Subprotocol(name) for name in subprotocols] or None,
+                compression=None,
+                open_timeout=DEADLINE,
+                proxy=None,
+            )
+        except InvalidStatus as refused:
+            body = refused.response.body or b""
+            raise HandshakeRefused(refused.response.status_code, bytes(body).decode()) from None
+        try:
+            yield TestConnection(self._app, connection, session_id)
+        finally:
+            await connection.close()
+
+    async def session(self, id: SessionId) -> dict[str, Any]:
+        """What is stored of a session now."""
+        session = await self.sessions.open(id)
+        try:
+            return dict(session)
+        finally:
+            self.sessions.release(session)
+
+    async def _session_id(self, session: Mapping[str, Any] | SessionId | None) -> SessionId:
+        if isinstance(session, str):
+            return session
+        new = await self.sessions.open(None)
+        try:
+            new.update(session or {})
+            await new.flush()
+        finally:
+            self.sessions.release(new)
+        return new.id
+
+    async def _serve(self, session: SessionId, client: str) -> socket.socket:
+        """The client's end of a connection that the application serves."""
+        ours, theirs = socket.socketpair()
+        offer = Offer(HandOverId(next(self._ids)), session, 0, False, client, 0, False, "test")
+        task = asyncio.create_task(self._take(offer, theirs))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        return ours
+
+    async def _take(self, offer: Offer, sock: socket.socket) -> None:
+        """What primary and intake do: wait for the head, then give the connection to the endpoint."""
+        sock.setblocking(False)
+        data = b""
+        while (verdict := examine(data)) is NEED_MORE:
+            more = await self._runtime.loop.sock_recv(sock, 65536)
+            if not more:
+                sock.close()
+                return
+            data += more
+        assert isinstance(verdict, Head), f"the gate refuses this request: {verdict}"
+        transport = SocketTransport(sock, self._runtime.loop, self._runtime.flusher)
+        arrival = Arrival(offer, verdict, data[verdict.size :], transport, lambda: None)
+        self._runtime.spawn(self._endpoint.serve(arrival))

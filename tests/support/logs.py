@@ -1,0 +1,29 @@
+"""What a gateway's log says, once it says it: its lines reach a test a moment after what they tell."""
+
+from __future__ import annotations
+
+from support.gateway import Gateway
+from support.waiting import wait_until
+
+
+async def logged(gateway: Gateway, first: str, last: str) -> str:
+    """Wait for a line with `first` in it and, behind it, a line that is `last`; both, and what is between them."""
+
+    def found() -> str | None:
+        lines = gateway.log.splitlines()
+        start = next((number for number, line in enumerate(lines) if first in line), len(lines))
+        if last not in lines[start:]:
+            return None
+        return "\n".join(lines[start : lines.index(last, start) + 1])
+
+    await wait_until(found, what=f"a line with {first!r} and then {last!r} in\n{gateway.log}")
+    text = found()
+    assert text is not None
+    return text
+
+
+def whole_log(gateway: Gateway, *, exit_code: int = 0) -> str:
+    """Stop `gateway`, which ends with `exit_code` and leaves no process; all that it has said."""
+    assert gateway.stop() == exit_code
+    gateway.wait_for_line("\0")  # no line has it: this returns at the end of the log
+    return gateway.log
