@@ -21,13 +21,14 @@ help:
 demo:
 	@sh scripts/bootstrap runtime && exec $(python) examples/demo.py $(if $(BIND),'$(BIND)')
 
+# loadfile: the tests of a file share what is dear to make.
 test:
 	@sh scripts/bootstrap test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --strict
 	.venv/bin/lint-imports
-	PYTHONPATH=tests $(python) -m pytest -n 2 --dist loadgroup -m 'not long' -p support.browser_count
+	PYTHONPATH=tests $(python) -m pytest -n 2 --dist loadfile -m 'not long' -p support.browser_count
 
 # pytest exits with 5 when no test is marked as long.
 test-long:

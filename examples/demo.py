@@ -61,9 +61,9 @@ def chosen_binds() -> list[str]:
 
 
 def visitors(bind: str) -> list[str]:
-    """The addresses under which a browser here reaches `bind`; none when the system is still to choose the port."""
+    """The addresses under which a browser here reaches `bind`; none when it names no port."""
     host, _, port = bind.rpartition(":")
-    if port in ("", "0"):
+    if not port.isdecimal() or int(port) == 0:
         return []
     hosts = ["127.0.0.1", "localhost"] if host in THIS_MACHINE else [host]
     return [f"http://{host}:{port}" for host in hosts]

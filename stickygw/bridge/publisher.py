@@ -17,7 +17,7 @@ from random import Random
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
-from stickygw.bridge.reconnect import Backoff, keep_alive, opened
+from stickygw.bridge.reconnect import SECOND_LOOK_SECONDS, Backoff, keep_alive, opened
 from stickygw.observability.counters import Counters
 
 log = logging.getLogger("stickygw.bridge")
@@ -136,7 +136,12 @@ class Publisher:
             pipeline = self._take_pipeline()
             async with asyncio.timeout(PIPELINE_SECONDS):
                 await connection.send_packed_command(b"".join(pipeline), check_health=False)
-                await self._is_answered.wait()
+            try:
+                async with asyncio.timeout(PIPELINE_SECONDS):
+                    await self._is_answered.wait()
+            except TimeoutError:
+                async with asyncio.timeout(SECOND_LOOK_SECONDS):
+                    await self._is_answered.wait()
             if not self._queue:
                 self._is_idle.set()
 

@@ -20,6 +20,10 @@ CONNECT_SECONDS = 2.0
 """A connection that is not usable after so long is given up: a stopped server's kernel accepts, but nobody
 answers."""
 
+SECOND_LOOK_SECONDS = 0.1
+"""After our own loop was blocked an answer may be waiting unread when its time is over (uvloop looks at timers before
+sockets then): it gets so long to be read."""
+
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 

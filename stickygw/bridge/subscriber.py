@@ -16,7 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError
 
 from stickygw.bridge.base import CONFIRM_SECONDS
-from stickygw.bridge.reconnect import Backoff, keep_alive, opened
+from stickygw.bridge.reconnect import SECOND_LOOK_SECONDS, Backoff, keep_alive, opened
 from stickygw.bridge.subscriptions import Subscriptions
 
 log = logging.getLogger("stickygw.bridge")
@@ -25,10 +25,6 @@ PING_SECONDS = 2.0
 """Nothing heard between two pings: the server is dead or stopped, whatever TCP believes. So that is noticed
 within twice this time. It is not the silence that is measured: while our own loop is blocked, nobody pings
 either."""
-
-SECOND_LOOK_SECONDS = 0.1
-"""After a blocked loop the answer may be waiting unread when the next ping is due: it gets so long to be
-read."""
 
 CHANNELS_PER_COMMAND = 500
 MESSAGES_PER_TURN = 64

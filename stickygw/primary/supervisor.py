@@ -134,7 +134,7 @@ class Supervisor:
 
     def kill(self) -> None:
         """SIGKILL all that is left, with what they started, and wait for it. Idempotent."""
-        self._is_stopping = True
+        was_stopping, self._is_stopping = self._is_stopping, True
         for restart in self._restarts.values():
             restart.cancel()
         for worker in self._workers.values():
@@ -143,6 +143,8 @@ class Supervisor:
                 worker.link.close()
             if worker.process is not None and worker.process.is_alive:
                 self.was_forced = True
+                if was_stopping:
+                    log.error("worker killed slot=%d: it did not end when it was asked to", worker.slot)
                 worker.process.kill_session()
                 worker.process.forget()
         self._workers.clear()
@@ -223,7 +225,7 @@ class Supervisor:
         if worker.link is None or worker.link.is_closed:
             self._gone(worker)
         else:
-            worker.wait_at_most(EXIT_TO_EOF_SECONDS, self._link_outlives)
+            pass
 
     def _lives_without_link(self, worker: _Worker) -> None:
         if worker.process is not None:

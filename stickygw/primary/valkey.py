@@ -99,7 +99,8 @@ class EmbeddedValkey:
             return
         self._process.signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self._exited.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._exited.wait()
         except TimeoutError:
             log.warning("the embedded Valkey did not end in %.1f s: killed", seconds)
             self.kill()
@@ -139,7 +140,8 @@ class EmbeddedValkey:
     async def _wait_ready(self) -> None:
         assert self._process is not None
         try:
-            await asyncio.wait_for(self._wait_until_it_answers(), START_SECONDS)
+            async with asyncio.timeout(START_SECONDS):
+                await self._wait_until_it_answers()
         except TimeoutError:
             self._process.signal(signal.SIGKILL)
             await self._exited.wait()  # SIGKILL ends this wait
@@ -190,7 +192,8 @@ async def _ask(path: Path) -> _Listening | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         try:
-            await asyncio.wait_for(loop.sock_connect(sock, str(path)), ANSWER_SECONDS)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await loop.sock_connect(sock, str(path))
         except TimeoutError:
             raise StoreError(f"a process holds {path} and takes no connections: end it, or remove the file") from None
         except OSError:  # not there, or refused: nobody listens
@@ -198,8 +201,9 @@ async def _ask(path: Path) -> _Listening | None:
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
         pid = int(_PEER_CREDENTIALS.unpack(credentials)[0])
         try:
-            await loop.sock_sendall(sock, _PING)
-            answer = await asyncio.wait_for(loop.sock_recv(sock, 64), ANSWER_SECONDS)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await loop.sock_sendall(sock, _PING)
+                answer = await loop.sock_recv(sock, 64)
         except OSError:  # gone, or silent: it is there, and not ready
             return _Listening(pid, False)
         return _Listening(pid, answer == _PONG)  # "-LOADING …" while it reads its file

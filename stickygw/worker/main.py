@@ -72,8 +72,14 @@ class Worker:
         self._loop.add_signal_handler(signal.SIGTERM, self._ask_stop, Stop(settings.stop_timeout, 0.0))
         self._loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C is the primary's
         async with Stores(settings, self._counters) as stores:
+            starting = asyncio.ensure_future(self._start(configure, settings, stores))
+            await _first_of(starting, self._stop, orphaned)
+            if not starting.done():  # nobody waits for an application that has not started
+                starting.cancel()
+                await asyncio.wait([starting])  # an application that will not be cancelled is killed by the primary
+                return ExitCode.OK
             try:
-                runtime = await self._start(configure, settings, stores)
+                runtime = starting.result()
             except Exception as error:  # noqa: BLE001 - whatever the application raises at its start
                 return self._fail(error)
             self._intake = Intake(self._link, runtime)

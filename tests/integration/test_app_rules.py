@@ -386,11 +386,14 @@ async def test_the_applications_preferred_subprotocol_is_chosen(
         assert await connection.recv() == f"subprotocol: {chosen}"
 
 
-async def test_a_client_that_speaks_none_of_the_subprotocols_is_told_so(strict: Gateway) -> None:
-    nothing = await exchange(strict.port, upgrade())
-    assert (nothing.status, nothing.body) == (400, b"missing subprotocol\n")
-    another = await exchange(strict.port, upgrade(fields=[("Sec-WebSocket-Protocol", "chat.v3")]))
-    assert (another.status, another.body) == (400, b"invalid subprotocol; expected one of chat.v2, chat.v1\n")
+async def test_a_client_that_speaks_none_of_the_subprotocols_is_served_without_one(strict: Gateway) -> None:
+    for fields in ([], [("Sec-WebSocket-Protocol", "chat.v3")]):
+        async with Raw(strict.port) as raw:
+            await raw.send(upgrade(fields=fields))
+            assert (await raw.opened()).get("Sec-WebSocket-Protocol") is None
+            hello = await raw.next_frame()
+        assert hello is not None
+        assert bytes(hello.data) == b"subprotocol: None"
 
 
 # Frames

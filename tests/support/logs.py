@@ -16,7 +16,10 @@ async def logged(gateway: Gateway, first: str, last: str) -> str:
             return None
         return "\n".join(lines[start : lines.index(last, start) + 1])
 
-    await wait_until(found, what=f"a line with {first!r} and then {last!r} in\n{gateway.log}")
+    try:
+        await wait_until(found)
+    except TimeoutError:
+        raise AssertionError(f"no line with {first!r}, and behind it {last!r}, in\n{gateway.log}") from None
     text = found()
     assert text is not None
     return text

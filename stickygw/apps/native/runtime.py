@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stickygw.apps.native.awaitables import DONE, NEXT_TURN
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from stickygw.apps.native.connection import Connection
 
 log = logging.getLogger("stickygw.app")
+
+_PACKAGE = str(Path(__file__).parents[2])
 
 PUBLISHES_PER_TURN = 64
 """An awaited publish lets the loop turn after so many, so that outboxes and bridge can empty."""
@@ -110,7 +113,7 @@ class Runtime:
 
     def running(self) -> str:
         """The handlers that run now, for the log."""
-        names = sorted({_innermost(task) for task in self._tasks})
+        names = sorted({_place(task) for task in self._tasks})
         return f"{len(self._tasks)} handlers running: {', '.join(names) or 'none'}"
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -158,9 +161,12 @@ async def settled(result: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-def _innermost(task: asyncio.Task[None]) -> str:
-    """Where a task waits: the innermost coroutine's name."""
+def _place(task: asyncio.Task[None]) -> str:
+    """Where a task waits: the application's coroutines from its handler inwards; ours if it runs none of them."""
+    ours: list[str] = []
+    theirs: list[str] = []
     coroutine: Any = task.get_coro()
-    while getattr(coroutine, "cr_await", None) is not None and hasattr(coroutine.cr_await, "cr_code"):
+    while hasattr(coroutine, "cr_code"):
+        (ours if coroutine.cr_code.co_filename.startswith(_PACKAGE) else theirs).append(coroutine.__qualname__)
         coroutine = coroutine.cr_await
-    return str(getattr(coroutine, "__qualname__", coroutine))
+    return " > ".join(theirs or ours[-1:])

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any
 
@@ -227,26 +228,39 @@ async def test_a_stopped_server_is_noticed_within_five_seconds(own_valkey: Valke
     assert b.gaps == [["room"]]
 
 
+@contextmanager
+def blocker() -> Iterator[Callable[[], object]]:
+    """What it gives blocks the loop soon after: in a reader's callback, as a connection's handler does, where uvloop
+    looks at timers before sockets afterwards."""
+    waker, sleeper = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sleeper, lambda: (sleeper.recv(1), time.sleep(0.25)))
+    yield lambda: waker.send(b"x")
+    loop.remove_reader(sleeper)
+    waker.close()
+    sleeper.close()
+
+
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_a_loop_that_was_blocked_does_not_take_the_server_for_dead(
     valkey: ValkeyServer, prefix: str, monkeypatch: pytest.MonkeyPatch, run: Callable[..., None]
 ) -> None:
-    """A handler that blocks runs in a reader's callback, where uvloop looks at timers before sockets afterwards."""
     monkeypatch.setattr(subscribing, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(publishing, "PIPELINE_SECONDS", 0.1)
 
     async def block_and_look() -> None:
         node = Node(valkey.url, prefix)
         await node.bridge.start()
         await node.bridge.subscribe("room")
-        waker, blocker = socket.socketpair()
-        asyncio.get_running_loop().add_reader(blocker, lambda: (blocker.recv(1), time.sleep(0.25)))
-        for phase in range(20):  # before a ping is due, and between a ping and its answer
-            waker.send(b"x")
-            await asyncio.sleep(0.25 + 0.007 * phase)
-        asyncio.get_running_loop().remove_reader(blocker)
-        waker.close()
-        blocker.close()
+        with blocker() as block_soon:
+            for phase in range(20):  # before a ping is due, and between a ping and its answer
+                node.publish("waits for its answer meanwhile")
+                for _ in range(phase % 4):
+                    await asyncio.sleep(0)
+                block_soon()
+                await asyncio.sleep(0.25 + 0.007 * phase)
         assert node.gaps == []
+        assert node.lost() == {}
         assert node.bridge.is_connected
         await node.bridge.stop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import socket
 import time
@@ -47,6 +48,7 @@ def head_of(path: str = "/ws", *fields: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
+@functools.cache  # the same text in a later second too
 def cookie_for(slot: int, session: str = "a" * 32) -> str:
     """A Cookie field of a client that belongs to `slot`."""
     claim = CookieClaim(SessionId(session), GATEWAY, Slot(slot), int(time.time()))

@@ -1,4 +1,4 @@
-"""A connection reaches one worker; what a worker did not take is served by another, and nobody waits without a bound."""
+"""A connection reaches one worker; what a worker did not take another serves, and nobody waits without a bound."""
 
 from __future__ import annotations
 

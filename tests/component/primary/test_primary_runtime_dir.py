@@ -70,7 +70,14 @@ def test_a_second_gateway_is_refused_and_told_by_whom(short_dir: Path):
 
 def test_a_child_does_not_hold_the_lock(short_dir: Path):
     held = open_runtime_dir(short_dir / "r", port_name="")
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", "print('here', flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        close_fds=False,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # exec is over: the kernel lets go of the parent before it closes the descriptors
         held.close()
         open_runtime_dir(short_dir / "r", port_name="").close()
         child.communicate(b"\n")
@@ -79,7 +86,7 @@ def test_a_child_does_not_hold_the_lock(short_dir: Path):
 def test_a_directory_that_is_open_to_others_is_refused_and_not_changed(short_dir: Path):
     path = short_dir / "open"
     path.mkdir(mode=0o755)
-    with pytest.raises(RuntimeDirError, match="open to others .mode 755.: chmod 700 it"):
+    with pytest.raises(RuntimeDirError, match=r"open to others .mode 755.: chmod 700 it"):
         open_runtime_dir(path, port_name="")
     assert mode(path) == 0o755
 
@@ -109,7 +116,7 @@ def test_a_path_too_long_for_sockets_is_a_clear_error(short_dir: Path):
 
 def test_a_directory_that_cannot_be_made_is_a_clear_error(short_dir: Path):
     (short_dir / "file").write_text("")
-    with pytest.raises(RuntimeDirError, match="state_dir .* cannot be made"):
+    with pytest.raises(RuntimeDirError, match=r"state_dir .* cannot be made"):
         open_state_dir(short_dir / "file" / "state", port_name="")
 
 

@@ -125,9 +125,7 @@ async def test_a_worker_that_is_not_ready_in_time_is_killed(short_dir: Path):
         assert not is_alive(pid)
 
 
-async def test_once_one_was_ready_a_failing_worker_ends_nothing(
-    short_dir: Path, caplog: pytest.LogCaptureFixture
-):
+async def test_once_one_was_ready_a_failing_worker_ends_nothing(short_dir: Path, caplog: pytest.LogCaptureFixture):
     script = f"""
     if configure.slot == 1:
         time.sleep(0.5)

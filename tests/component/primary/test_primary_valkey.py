@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from stickygw.primary.valkey import EmbeddedValkey, find_binary
 
 
 @pytest.fixture
-def directories(short_dir: Path) -> Iterator[tuple[Path, Path]]:
+def directories(short_dir: Path) -> tuple[Path, Path]:
     for name in ("run", "state"):
         (short_dir / name).mkdir(mode=0o700)
-    yield short_dir / "run", short_dir / "state"
+    return short_dir / "run", short_dir / "state"
 
 
 def embedded(directories: tuple[Path, Path]) -> EmbeddedValkey:

@@ -24,8 +24,7 @@ START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 """From Ctrl-C until the last process has ended. Ten times what is promised."""
 
-# One group: the tests share one checkout, and installing takes most of their time.
-pytestmark = [pytest.mark.timeout(INSTALL_SECONDS + 120), pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 120)
 
 
 @pytest.fixture(scope="module")

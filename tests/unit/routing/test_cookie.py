@@ -9,7 +9,6 @@ from routing_heads import head
 
 from stickygw.routing.cookie import (
     MAX_CANDIDATES,
-    MAX_CLOCK_SKEW_SECONDS,
     MAX_COOKIE_BYTES,
     MAX_SLOT,
     CookieClaim,
@@ -34,7 +33,7 @@ claims = st.builds(
     session=st.text(HEX, min_size=32, max_size=32).map(SessionId),
     gateway=st.text(HEX, min_size=8, max_size=8).map(GatewayId),
     slot=st.integers(0, MAX_SLOT).map(Slot),
-    issued=st.integers(NOW - LIFETIME, NOW + MAX_CLOCK_SKEW_SECONDS),
+    issued=st.integers(NOW - LIFETIME, NOW + LIFETIME),
 )
 
 
@@ -138,11 +137,8 @@ def test_life_ends_after_the_lifetime() -> None:
     assert verified(value, now=NOW + LIFETIME + 1) is None
 
 
-def test_cookie_of_the_future_is_none_beyond_what_clocks_differ() -> None:
-    value = KEYS.sign(CLAIM)
-
-    assert verified(value, now=NOW - MAX_CLOCK_SKEW_SECONDS) == CLAIM
-    assert verified(value, now=NOW - MAX_CLOCK_SKEW_SECONDS - 1) is None
+def test_cookie_of_the_future_is_good_so_that_a_clock_set_back_logs_nobody_out() -> None:
+    assert verified(KEYS.sign(CLAIM), now=NOW - 10 * LIFETIME) == CLAIM
 
 
 @pytest.mark.parametrize("secrets", [[], [b"s" * 31], [SECRET, b""]])
