@@ -218,7 +218,7 @@ class Primary:
 
     def _say_ready(self) -> None:
         line = "ready: " + " ".join(listener.url for listener in self._listeners)
-        log.info("%s", line)
+        log.info("%d workers are ready", self._workers)
         try:
             print(line, flush=True)
         except OSError as error:  # whoever started us has closed our standard output

@@ -225,7 +225,7 @@ class Supervisor:
         if worker.link is None or worker.link.is_closed:
             self._gone(worker)
         else:
-            pass
+            worker.wait_at_most(EXIT_TO_EOF_SECONDS, self._link_outlives)
 
     def _lives_without_link(self, worker: _Worker) -> None:
         if worker.process is not None:

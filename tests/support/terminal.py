@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from support.processes import kill_all, marked, wait_until_gone
+from stickygw.testing.processes import kill_all, marked, wait_until_gone
 
 CTRL_C = b"\x03"
 

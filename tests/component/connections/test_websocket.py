@@ -116,7 +116,7 @@ async def test_fragments_are_put_together_around_a_ping(pair: Pair) -> None:
     ("data", "code"),
     [
         (b"\x81\x05hello", 1002),  # not masked
-        (frame(Opcode.TEXT, b"")[:0] + b"\xc1\x80\0\0\0\0", 1002),  # RSV1 without an extension
+        (b"\xc1\x80\0\0\0\0", 1002),  # RSV1 without an extension
         (b"\x83\x80\0\0\0\0", 1002),  # unknown opcode
         (frame(Opcode.CONT, b"x"), 1002),  # nothing to continue
         (frame(Opcode.TEXT, b"a", fin=False) + frame(Opcode.TEXT, b"b"), 1002),
@@ -127,6 +127,20 @@ async def test_fragments_are_put_together_around_a_ping(pair: Pair) -> None:
         (frame(Opcode.BINARY, b"x" * MAX_MESSAGE, fin=False) + frame(Opcode.CONT, b"x"), 1009),
         (b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0", 1009),  # 2**63 bytes, said to come
         (frame(Opcode.TEXT, b"", fin=False) + frame(Opcode.CONT, b"", fin=False) * MAX_FRAGMENTS, 1009),
+    ],
+    ids=[
+        "not_masked",
+        "rsv1_without_extension",
+        "unknown_opcode",
+        "nothing_to_continue",
+        "message_within_a_message",
+        "long_ping",
+        "not_utf8",
+        "not_utf8_in_fragments",
+        "too_big",
+        "too_big_in_fragments",
+        "absurdly_big",
+        "too_many_fragments",
     ],
 )
 async def test_a_broken_client_gets_its_close_code_and_the_end(pair: Pair, data: bytes, code: int) -> None:
