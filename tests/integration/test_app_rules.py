@@ -28,7 +28,8 @@ RULES = Path(__file__).parent / "apps" / "rules.py"
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
     # One worker: whoever must not notice anything is on the same event loop.
-    with Gateway(f"{RULES}:app", workers=1) as gateway:
+    # No bound on time, so that the one on bytes is seen.
+    with Gateway(f"{RULES}:app", "--set", "outbox_seconds=3600", workers=1) as gateway:
         yield gateway
         # Every traceback is one that a test wanted.
         log = whole_log(gateway)
@@ -37,8 +38,9 @@ def gateway() -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[Gateway]:
-    """Small limits, so that each is met; compression and subprotocols."""
+    """Short times and small messages, so that each limit is met; compression and subprotocols."""
     options = ["ping_interval=1", "ping_timeout=1", "max_message=10000", "compression=true"]
+    options += ["outbox_seconds=1", f"outbox_bytes={1 << 30}"]
     with Gateway(f"{RULES}:speaking", *(word for text in options for word in ("--set", text)), workers=2) as gateway:
         yield gateway
         assert "Traceback" not in whole_log(gateway)
@@ -250,7 +252,9 @@ async def test_a_slow_handler_stops_its_client_from_sending_and_no_other(gateway
     assert bytes(answer.data) == b'{"count":%d}' % (whole + 1)
 
 
-async def test_a_client_that_never_reads_is_closed_with_1013_and_the_others_get_everything(gateway: Gateway) -> None:
+async def test_a_client_with_too_much_unread_is_closed_with_1013_and_the_others_get_everything(
+    gateway: Gateway,
+) -> None:
     payload = "x" * 100_000
     async with watched(gateway) as (report, watcher), Raw(gateway.port, receive_buffer=4096) as raw:
         await raw.send(upgrade(f"/rules/{report}") + frame({"do": "join", "room": report}))
@@ -264,6 +268,19 @@ async def test_a_client_that_never_reads_is_closed_with_1013_and_the_others_get_
             left = (await client.receive())["left"]
             assert (await watcher.receive())["left"] == left
     assert left == [1013, "slow consumer"]
+
+
+async def test_a_client_that_leaves_messages_unread_for_too_long_is_closed_with_1013(strict: Gateway) -> None:
+    room = f"/room/{secrets.token_hex(4)}"
+    async with Raw(strict.port, receive_buffer=4096) as raw, speaker(strict, room) as publisher:
+        await raw.send(upgrade(room, fields=[("Sec-WebSocket-Protocol", "chat.v1")]))
+        assert await publisher.recv() == "joined"
+        for number in range(1000):  # 10 MB: more than the kernel holds
+            message = f"{number} ".ljust(10_000, "x")
+            await publisher.send(message)
+            assert await publisher.recv() == message
+        async with asyncio.timeout(DEADLINE):
+            assert await publisher.recv() == "left 1013 slow consumer"
 
 
 async def test_publish_reaches_the_publisher_unless_excluded(gateway: Gateway) -> None:

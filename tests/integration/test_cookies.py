@@ -188,8 +188,8 @@ async def test_a_cookie_of_a_removed_key_is_none(gateway: Gateway, victim: Visit
     await is_a_stranger(gateway, victim, f"stickygw={signed(victim, REMOVED)}")
 
 
-@pytest.mark.parametrize("age", [LIFETIME + 60, 10 * LIFETIME, -86_400])
-async def test_a_cookie_past_its_life_or_of_the_future_is_none(gateway: Gateway, victim: Visit, age: int) -> None:
+@pytest.mark.parametrize("age", [LIFETIME + 60, 10 * LIFETIME])
+async def test_a_cookie_past_its_life_is_none(gateway: Gateway, victim: Visit, age: int) -> None:
     await is_a_stranger(gateway, victim, f"stickygw={signed(victim, NEWEST, age=age)}")
 
 

@@ -211,14 +211,11 @@ async def test_who_sends_nothing_is_closed_without_a_word(gateway: Gateway) -> N
         assert await raw.receive_all() == b""
 
 
-async def test_a_head_that_ends_half_way_is_400_at_once(gateway: Gateway) -> None:
-    started = time.monotonic()
+async def test_a_head_that_ends_half_way_is_400_and_not_waited_for(gateway: Gateway) -> None:
     async with Raw(gateway.port) as raw:
         await raw.send(upgrade()[:-3])
         raw.finish()
-        answer = await raw.answer()
-    assert answer.status == 400
-    assert time.monotonic() - started < HEADER_TIMEOUT * 0.9
+        assert (await raw.answer()).status == 400  # after the header timeout it would be 408
 
 
 async def test_half_open_clients_delay_nobody(gateway: Gateway) -> None:

@@ -17,7 +17,7 @@ GATEWAY = COMPOSE["services"]["gateway"]
 def test_the_gateways_command_line_is_sound() -> None:
     verb, *arguments = GATEWAY["command"]
     assert verb == "run"
-    environment = {name: "s" * 48 for name in GATEWAY["environment"]}
+    environment = dict.fromkeys(GATEWAY["environment"], "s" * 48)
     result = subprocess.run(
         [sys.executable, "-m", "stickygw.cli", "check", *arguments],
         cwd=ROOT,

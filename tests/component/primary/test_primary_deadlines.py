@@ -18,6 +18,8 @@ async def test_waits_end_in_order_and_removed_ones_never():
     await wait_until(lambda: len(expired) == 3)
     assert expired == ["a", "c", "d"]
     assert len(deadlines) == 0
+    deadlines.add("e")
+    await wait_until(lambda: expired[-1] == "e")
 
 
 async def test_no_wait_ends_early():

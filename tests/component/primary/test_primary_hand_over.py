@@ -174,6 +174,7 @@ async def test_a_connection_that_kills_its_workers_does_not_kill_them_all(make_r
         worker.die()
         await wait_until(lambda: not rig.hand_overs.views[0].is_ready)
     await refused(client)
+    assert rig.counters.value("refusals", "too_many_hops") == 1
 
 
 async def test_a_client_waits_for_its_own_slot(make_rig: MakeRig):

@@ -185,6 +185,14 @@ async def test_what_is_no_good_request_gets_a_whole_400(make_rig: MakeRig, openi
     await assert_serves(rig, worker)
 
 
+async def test_an_answer_is_whole_even_where_nobody_can_linger(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("stickygw.primary.refusal.MAX_LINGERING", 0)
+    rig = await make_rig(slots=1)
+    client = await rig.client(b"hello\r\n")
+    await refused_with(client, 400)
+    assert len(rig.refusals) == 0
+
+
 async def test_a_refused_client_that_never_closes_is_cut(make_rig: MakeRig):
     rig = await make_rig(slots=1)
     client = await rig.client(b"hello\r\n")

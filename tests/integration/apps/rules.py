@@ -194,3 +194,9 @@ async def said(conn: Connection, message: str | bytes) -> None:
             await conn.publish(room, message)
     else:
         await conn.send(message)
+
+
+@speaking.on_disconnect
+async def gone(conn: Connection, code: int, reason: str) -> None:
+    for room in conn.rooms:
+        await conn.publish(room, f"left {code} {reason}")
