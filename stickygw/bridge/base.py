@@ -48,3 +48,10 @@ class Bridge(Protocol):
 
     def publish(self, room: str, message: PreparedMessage) -> None:
         """Send `message` to the room's members on all other workers; never waits. Raises `RoomNameError`."""
+
+    @property
+    def backlog(self) -> int:
+        """How many published messages the store has not answered yet."""
+
+    async def wait_sent(self) -> None:
+        """Return when nothing published is unanswered: it went out, or it is lost and counted."""

@@ -71,6 +71,14 @@ class MemoryBridge:
         self._rooms.discard(room)
         self._bus.remove(room, self)
 
+    @property
+    def backlog(self) -> int:
+        """See `Bridge.backlog`: nothing ever waits here."""
+        return 0
+
+    async def wait_sent(self) -> None:
+        """See `Bridge.wait_sent`."""
+
     def publish(self, room: str, message: PreparedMessage) -> None:
         """See `Bridge.publish`."""
         check_room(room)

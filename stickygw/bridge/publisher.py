@@ -92,16 +92,22 @@ class Publisher:
             len(data),
             data,
         )
-        if (
-            len(self._queue) + len(self._unanswered) >= MAX_QUEUED_MESSAGES
-            or self._pending_bytes + len(command) > MAX_QUEUED_BYTES
-        ):
+        if self.backlog >= MAX_QUEUED_MESSAGES or self._pending_bytes + len(command) > MAX_QUEUED_BYTES:
             self._lose(Loss.QUEUE_FULL, 1)
             return
         self._queue.append(command)
         self._pending_bytes += len(command)
         self._is_idle.clear()
         self._has_work.set()
+
+    @property
+    def backlog(self) -> int:
+        """How many messages are not answered yet."""
+        return len(self._queue) + len(self._unanswered)
+
+    async def wait_idle(self) -> None:
+        """Return when none is left: answered, or lost. A pipeline's time limit bounds it."""
+        await self._is_idle.wait()
 
     async def _session(self) -> None:
         async with opened(self._connect) as connection:

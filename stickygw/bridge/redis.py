@@ -97,6 +97,15 @@ class RedisBridge:
         envelope = Envelope(self.origin, self._numbering.next(room), message.opcode, message.payload)
         self._publisher.publish(channel, encode(envelope))
 
+    @property
+    def backlog(self) -> int:
+        """See `Bridge.backlog`."""
+        return self._publisher.backlog
+
+    async def wait_sent(self) -> None:
+        """See `Bridge.wait_sent`."""
+        await self._publisher.wait_idle()
+
     def _receive(self, channel: bytes, data: bytes) -> None:
         room = self._rooms.get(channel)
         if room is None:

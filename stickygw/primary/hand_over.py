@@ -53,8 +53,9 @@ class HandOvers:
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time
         self._lanes = [Lane(Slot(slot), max_connections=max_connections) for slot in range(slots)]
-        self.views: list[SlotView] = [lane.view() for lane in self._lanes]
-        """What the router is to see of the slots; always current."""
+        self._views: list[SlotView] = [lane.view() for lane in self._lanes]
+        self._changed: set[Lane] = set()
+        """Lanes that are not as `_views` shows them."""
         self._router = router
         self._refusals = refusals
         self._counters = counters
@@ -62,6 +63,14 @@ class HandOvers:
         self._ids = count(1)
         self._waits: Deadlines[HandOver] = Deadlines(slot_wait, on_expired=self._waited_long_enough)
         self._is_stopping = False
+
+    @property
+    def views(self) -> list[SlotView]:
+        """What the router is to see of the slots now."""
+        for lane in self._changed:
+            self._views[lane.slot] = lane.view()
+        self._changed.clear()
+        return self._views
 
     @property
     def connections(self) -> int:
@@ -96,7 +105,7 @@ class HandOvers:
         lane = self._lanes[slot]
         lane.link = link
         self._flush(lane)
-        self._refresh(lane)
+        self._changed.add(lane)
 
     def slot_is_down(self, slot: Slot) -> None:
         """The slot's worker is gone, and all that it said has been told: what it left untaken goes to its successor."""
@@ -111,7 +120,7 @@ class HandOvers:
         lane.in_flight.clear()
         for hand_over in reversed(left):  # each in front of the one before, so that the first stays first
             self._save(lane, hand_over)
-        self._refresh(lane)
+        self._changed.add(lane)
 
     def received(self, slot: Slot, message: Taken | Declined | Ended) -> None:
         """The slot's worker said this about its connections."""
@@ -126,7 +135,7 @@ class HandOvers:
                 if hand_over is not None:
                     self._counters.add("hand_overs", f"declined_{message.why}")
                     self._detour(hand_over)
-                    self._refresh(lane)
+                    self._changed.add(lane)
             case _:
                 assert_never(message)
 
@@ -139,7 +148,7 @@ class HandOvers:
         for lane in self._lanes:
             while lane.queue:
                 self._turn_away(lane.queue.popitem(last=False)[1], TurnedAway.STOPPING)
-            self._refresh(lane)
+            self._changed.add(lane)
 
     def close(self) -> None:
         """Close our copies of what is still in flight. Idempotent."""
@@ -157,7 +166,7 @@ class HandOvers:
             self._turn_away(hand_over, TurnedAway.STOPPING)
         elif lane.queue or not lane.send(hand_over):
             self._queue(lane, hand_over)
-        self._refresh(lane)
+        self._changed.add(lane)
 
     def _queue(self, lane: Lane, hand_over: HandOver) -> None:
         if len(lane.queue) >= self._slot_queue:
@@ -203,7 +212,7 @@ class HandOvers:
             key = lane.taken.pop(identifier, None)
             if key is not None:
                 self._router.ended(key, now)
-        self._refresh(lane)
+        self._changed.add(lane)
 
     def _save(self, lane: Lane, hand_over: HandOver) -> None:
         """The worker that had the offer died. Wait for its successor, if nobody has read the head."""
@@ -229,7 +238,7 @@ class HandOvers:
         del lane.queue[hand_over.id]
         self._counters.add("hand_overs", "slot_wait")
         self._detour(hand_over)
-        self._refresh(lane)
+        self._changed.add(lane)
 
     def _detour(self, hand_over: HandOver) -> None:
         """Its slot could not take it: go to the runner-up, if there is one and it was not sent about too often."""
@@ -260,6 +269,3 @@ class HandOvers:
         if hand_over.key is not None:
             self._router.ended(hand_over.key, self._clock())
             hand_over.key = None
-
-    def _refresh(self, lane: Lane) -> None:
-        self.views[lane.slot] = lane.view()

@@ -166,6 +166,13 @@ class Gateway:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    def kill_valkey(self) -> int:
+        """End the embedded Valkey as a crash would; the process id it had. Its data are in a file and come back."""
+        pid = self.valkey_pid()
+        assert pid is not None, "there is no embedded Valkey"
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
     # Facts
 
     @property

@@ -201,3 +201,16 @@ async def test_what_is_published_before_stop_is_sent(new_node: NewNode) -> None:
         a.bridge.publish("room", text(str(number)))
     await a.bridge.stop()
     await wait_until(lambda: len(b.received) == 5_000)
+
+
+async def test_who_waits_for_what_was_sent_loses_nothing_of_a_flood(new_node: NewNode) -> None:
+    a, b = await new_node(), await new_node()
+    await b.bridge.subscribe("room")
+    for number in range(30_000):
+        a.bridge.publish("room", text(str(number)))
+        if a.bridge.backlog > 1000:
+            await a.bridge.wait_sent()
+    await a.bridge.wait_sent()
+    assert a.bridge.backlog == 0
+    await wait_until(lambda: len(b.received) == 30_000, seconds=30)
+    assert b.texts("room") == [str(number) for number in range(30_000)]

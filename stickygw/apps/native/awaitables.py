@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 
@@ -23,6 +23,18 @@ class NextTurn:
 
     def __await__(self) -> Generator[Any, None, None]:
         yield
+
+
+class Later:
+    """Awaited, it waits as the coroutine function does; not awaited, there is no coroutine that could warn."""
+
+    __slots__ = ("_wait",)
+
+    def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._wait = wait
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._wait().__await__()
 
 
 DONE = Done()

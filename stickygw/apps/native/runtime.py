@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stickygw.apps.native.awaitables import DONE, NEXT_TURN
+from stickygw.apps.native.awaitables import DONE, NEXT_TURN, Later
 from stickygw.bridge.base import Bridge
 from stickygw.bridge.hub import Hub
 from stickygw.bridge.rooms import check_room
@@ -32,7 +32,10 @@ log = logging.getLogger("stickygw.app")
 _PACKAGE = str(Path(__file__).parents[2])
 
 PUBLISHES_PER_TURN = 64
-"""An awaited publish lets the loop turn after so many, so that outboxes and bridge can empty."""
+"""An awaited publish lets the loop turn after so many, so that outboxes can empty."""
+
+BRIDGE_BACKLOG = 1000
+"""With more than this on its way to the bridge, an awaited publish waits until it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,8 @@ class Runtime:
         self._published += 1
         if self._published == 1:
             self.loop.call_soon(self._next_turn)
+        if self.bridge.backlog > BRIDGE_BACKLOG:
+            return Later(self.bridge.wait_sent)
         return NEXT_TURN if self._published % PUBLISHES_PER_TURN == 0 else DONE
 
     def _next_turn(self) -> None:

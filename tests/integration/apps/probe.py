@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from stickygw import App, Connection
+from stickygw import App, Connection, SessionUnavailable
 
 app = App(codec="json")
 
@@ -34,6 +34,11 @@ async def asked(conn: Connection, message: dict[str, Any]) -> None:
         case {"do": "set", "field": str(field), "value": value}:
             conn.session[field] = value
             await conn.send({"done": "set"})
+        case {"do": "count"}:
+            try:
+                await conn.send({"count": await conn.session.increment("count")})
+            except SessionUnavailable:
+                await conn.send({"failed": "count"})
         case {"do": "join", "room": str(room)}:
             await conn.join(room)
             await conn.send({"joined": room})
