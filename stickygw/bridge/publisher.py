@@ -111,9 +111,8 @@ class Publisher:
 
     async def _session(self) -> None:
         async with opened(self._connect) as connection:
-            self._backoff.reset()
+            self._backoff.succeeded("publisher")
             self.connected.set()
-            log.info("bridge publisher: connected")
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._read(connection))

@@ -68,8 +68,9 @@ class Backoff:
         self._random = random
         self.failures = 0
 
-    def reset(self) -> None:
-        """The connection works: the next pause is a first one."""
+    def succeeded(self, name: str) -> None:
+        """The connection called `name` works: the next pause is a first one. News only if it did not before."""
+        log.log(logging.INFO if self.failures else logging.DEBUG, "bridge %s: connected", name)
         self.failures = 0
 
     def next_seconds(self) -> float:
@@ -82,7 +83,7 @@ class Backoff:
 async def keep_alive(name: str, session: Callable[[], Awaitable[None]], backoff: Backoff) -> None:
     """Run `session`, one connection's life, again and again until cancelled.
 
-    `session` resets `backoff` once its connection is useful. The first failure of a row is logged as a
+    `session` calls `backoff.succeeded` once its connection is useful. The first failure of a row is logged as a
     warning. A defect of ours is logged with its traceback and ends as little as a lost connection does.
     """
     while True:

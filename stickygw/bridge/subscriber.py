@@ -170,9 +170,8 @@ class Subscriber:
     def _ponged(self) -> None:
         if self.connected.is_set():
             return
-        self._backoff.reset()
+        self._backoff.succeeded("subscriber")
         self.connected.set()
-        log.info("bridge subscriber: connected")
         channels = self._subscriptions.settle_all()
         if channels:
             self._on_gap(channels)

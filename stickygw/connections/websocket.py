@@ -175,10 +175,10 @@ class WebSocket:
     def _check_outbox(self) -> None:
         """What a client makes us write, pongs too, is bounded: who does not read is not read, and closed at last."""
         self._transport.flush()
-        if self._transport.outbox_bytes > self._max_outbox:
-            if self._protocol.state is OPEN:
-                self.close_slow()
+        if self._transport.outbox_bytes > self._max_outbox and self._protocol.state is OPEN:
+            self.close_slow()
         elif self._transport.blocked_since is not None and not self._is_done:
+            # In the closing handshake too: pings are still answered (RFC 6455 §5.5.2), until it ends by its own deadline.
             self._is_blocked = True
             self._transport.pause_reading()
 

@@ -117,6 +117,7 @@ Message = Configure | Offer | Stop | Ready | Failed | Taken | Declined | Ended
 
 _TYPES: tuple[type[Message], ...] = (Configure, Offer, Stop, Ready, Failed, Taken, Declined, Ended)
 _TAGS = {kind: tag for tag, kind in enumerate(_TYPES)}
+_FIELD_COUNTS = tuple(len(fields(kind)) for kind in _TYPES)
 
 
 class LinkError(ValueError):
@@ -153,7 +154,7 @@ def decode(data: bytes) -> Message:
         body = msgpack.unpackb(data)
         kind = _TYPES[body[0]]
         arguments = body[1:]
-        if len(arguments) != len(fields(kind)):
+        if len(arguments) != _FIELD_COUNTS[body[0]]:
             raise LinkError(f"a {kind.__name__} with {len(arguments)} fields")
         if kind is Declined:
             return Declined(arguments[0], DeclineReason(arguments[1]))

@@ -17,6 +17,7 @@ from support.client import DEADLINE, Client
 from support.gateway import Gateway
 from support.logs import logged, whole_log
 from support.raw import Raw, exchange, frame, upgrade
+from support.waiting import wait_until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Close, Frame, Opcode
@@ -103,6 +104,7 @@ def redis(gateway: Gateway) -> Iterator[Redis]:
         ("plain", "", {"do": "raise"}, "on purpose, in def"),
         ("loop", "", {"do": "raise"}, "on purpose, in a coroutine"),
         ("rules", "?raise_in_connect", {"do": "echo"}, "on purpose, in on_connect"),
+        ("loop", "?raise_in_connect", {"do": "echo"}, "on purpose, in on_connect"),
     ],
 )
 async def test_a_handler_that_raises_ends_its_connection_with_1011_and_no_other(
@@ -301,7 +303,7 @@ async def test_who_is_no_member_may_publish(gateway: Gateway) -> None:
 # Other styles
 
 
-async def test_plain_functions_are_handlers_too(gateway: Gateway, redis: Redis) -> None:
+async def test_plain_functions_are_handlers_too(gateway: Gateway) -> None:
     async with watched(gateway) as (report, watcher):
         async with Client(f"{gateway.ws_url}/plain/{report}") as client:
             for number in range(20):
@@ -312,8 +314,15 @@ async def test_plain_functions_are_handlers_too(gateway: Gateway, redis: Redis) 
                 {"do": "set", "field": "name", "value": "Ada"},
                 {"do": "seen"},
             ]
-            assert fields_of(redis, client) == {"name": "Ada"}
         assert await reports(watcher, 1) == [{"left": [1000, ""], "rooms": []}]
+
+
+async def test_a_field_that_a_plain_function_wrote_is_stored_without_a_further_message(
+    gateway: Gateway, redis: Redis
+) -> None:
+    async with watched(gateway) as (report, _), Client(f"{gateway.ws_url}/plain/{report}") as client:
+        await client.send({"do": "set", "field": "name", "value": "Ada"})
+        await wait_until(lambda: fields_of(redis, client) == {"name": "Ada"})
 
 
 async def test_a_coroutine_handler_reads_its_messages_and_hears_of_the_end(gateway: Gateway) -> None:

@@ -237,6 +237,15 @@ async def test_who_sends_a_body_gets_the_whole_answer(gateway: Gateway, size: in
     assert b"WebSocket" in answer.body
 
 
+async def test_who_still_sends_after_the_answer_is_not_reset(gateway: Gateway) -> None:
+    async with Raw(gateway.port) as raw:
+        await raw.send(head("POST", "/", fields=[("Content-Length", "300000")]))
+        assert (await raw.answer()).status == 426
+        for _ in range(3):
+            await asyncio.sleep(0.1)  # well within the time that the gateway lingers
+            await raw.send(b"x" * 100_000)  # a reset would raise
+
+
 async def test_a_chunked_body_gets_the_whole_answer(gateway: Gateway) -> None:
     request = head("POST", "/", fields=[("Transfer-Encoding", "chunked")]) + b"5\r\nhello\r\n0\r\n\r\n"
     assert (await exchange(gateway.port, request)).status == 426

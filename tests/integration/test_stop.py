@@ -76,19 +76,23 @@ async def test_sigterm_lets_handlers_finish_and_tells_clients_when_to_come_back(
         assert await asyncio.to_thread(gateway.stop) == ExitCode.OK
 
 
-async def test_handlers_that_do_not_end_are_cut_at_stop_timeout_and_named() -> None:
-    options = ["--set", "stop_timeout=1", "--first-visit", "round_robin"]
-    async with running_gateway(f"{STOPPING}:app", *options) as gateway:
-        async with Client(gateway.ws_url) as waiting, Client(gateway.ws_url) as blocking:
-            await waiting.ask(do="wait for ever")
-            await blocking.ask(do="block for ever")
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("wait for ever", r"ERROR +worker 0: cut at the stop: .*asked > wait_for_what_never_comes > Event.wait"),
+        ("block for ever", r"ERROR +primary: worker killed slot=0"),
+    ],
+)
+async def test_a_handler_that_does_not_end_is_cut_at_stop_timeout_and_told(what: str, said: str) -> None:
+    async with running_gateway(f"{STOPPING}:app", "--set", "stop_timeout=1", workers=1) as gateway:
+        async with Client(gateway.ws_url) as client:
+            await client.ask(do=what)
             started = time.monotonic()
             code = await asyncio.to_thread(gateway.stop)
         assert code == ExitCode.FORCED_STOP
         assert time.monotonic() - started < 10
         _, log = end_of(gateway)
-    assert re.search(r"ERROR +worker 0: cut at the stop: .*asked > wait_for_what_never_comes > Event.wait", log)
-    assert re.search(r"ERROR +primary: worker killed slot=1", log)
+    assert re.search(said, log)
     assert "Traceback" not in log
 
 

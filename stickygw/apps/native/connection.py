@@ -172,9 +172,8 @@ class Connection:
         self._runtime.opened(self)
         self._runtime.keep_alive.watch(websocket)
         websocket.start(data)
-        if self._handlers.connect is not None:
-            await self._call(self._handlers.connect, self)
-        if self._handlers.coroutine is not None:
+        is_entered = self._handlers.connect is None or await self._call(self._handlers.connect, self)
+        if self._handlers.coroutine is not None and is_entered:
             await self._call(self._handlers.coroutine, self)
             self.close()
         await self._work()
@@ -253,16 +252,19 @@ class Connection:
         await self._flush_session()
         await self._work()
 
-    async def _call(self, handler: BoundHandler, *arguments: Any) -> None:
-        """Run one handler; whatever it raises ends this connection only."""
+    async def _call(self, handler: BoundHandler, *arguments: Any) -> bool:
+        """Run one handler, and say whether it came to its end; whatever it raises ends this connection only."""
+        has_ended = True
         try:
             result = handler.function(*arguments, **handler.arguments)
             if handler.is_async:
                 await result
         except Exception as error:  # noqa: BLE001 - see above
+            has_ended = False
             await self._failed(error)
         if self.session.is_dirty:
             await self._flush_session()
+        return has_ended
 
     async def _failed(self, error: Exception) -> None:
         if isinstance(error, ConnectionClosed) and not self.is_open:

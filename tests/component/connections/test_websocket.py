@@ -218,6 +218,24 @@ async def test_pings_of_a_client_that_never_reads_are_bounded(pair: Pair) -> Non
     assert not pair.websocket.is_reading
 
 
+async def test_pings_of_a_slow_client_are_bounded_in_its_closing_handshake_too(pair: Pair) -> None:
+    """It has a second to read its 1013; meanwhile every ping asks for a pong (11 MB in that second, once)."""
+    flood = frame(Opcode.PING, b"x" * 125) * 500
+    message = PreparedMessage.of(b"x" * 10_000)
+    most = 0
+    while pair.websocket.is_open:
+        pair.websocket.send(message)
+    async with asyncio.timeout(DEADLINE):
+        while not pair.receiver.ended.done():
+            try:
+                await asyncio.wait_for(pair.send(flood), timeout=0.1)
+            except (TimeoutError, OSError):
+                continue  # it is not read any more, or it is over
+            most = max(most, pair.transport.outbox_bytes)
+    assert await pair.receiver.ended == (1013, "slow consumer")
+    assert most < MAX_OUTBOX * 2
+
+
 async def test_a_client_that_lets_too_much_wait_is_closed_with_1013(pair: Pair) -> None:
     message = PreparedMessage.of(b"x" * 10_000)
     for _ in range(2000):

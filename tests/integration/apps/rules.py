@@ -151,6 +151,12 @@ def left_plain(conn: Connection, code: int, reason: str, report: str) -> None:
 # A coroutine for the whole life
 
 
+@app.on_connect("/loop/{report}")
+def enter_loop(conn: Connection) -> None:
+    if "raise_in_connect" in conn.request.query:
+        raise RuntimeError("on purpose, in on_connect")
+
+
 @app.handler("/loop/{report}")
 async def loop(conn: Connection, report: str) -> None:
     async for message in conn:
