@@ -105,8 +105,9 @@ def raw_frame(first: int, payload: bytes = b"", *, length: int | None = None, wi
     length = len(payload) if length is None else length
     if width is None:
         width = 0 if length < 126 else 2 if length < 65536 else 8
-    second = length if width == 0 else 126 if width == 2 else 127
-    return bytes([first, 0x80 | second]) + length.to_bytes(width, "big") * (width > 0) + bytes(4) + payload
+    second = {0: length, 2: 126, 8: 127}[width]
+    extended = length.to_bytes(width, "big") if width else b""
+    return bytes([first, 0x80 | second]) + extended + bytes(4) + payload
 
 
 def fragment(opcode: Opcode, payload: bytes = b"", *, fin: bool = False) -> bytes:
