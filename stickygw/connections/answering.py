@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 
 from stickygw.connections.transport import SocketTransport
 
-ANSWER_SECONDS = 30.0
-"""How long a client may take to read a whole answer before the connection is cut."""
+STALL_SECONDS = 30.0
+"""A client that takes longer than this to read what one write gave it is cut."""
 
 
 class Answering:
     """Writes one answer and closes. `on_ended` is called once, when the socket is closed."""
 
-    __slots__ = ("_deadline", "_on_ended", "_transport")
+    __slots__ = ("_loop", "_on_ended", "_timer", "_transport")
 
     def __init__(
         self, transport: SocketTransport, loop: asyncio.AbstractEventLoop, on_ended: Callable[[], None]
     ) -> None:
         self._transport = transport
+        self._loop = loop
         self._on_ended = on_ended
-        self._deadline = loop.call_later(ANSWER_SECONDS, transport.abort)
+        self._timer = loop.call_later(STALL_SECONDS, self._look)
         transport.start(self)
 
     @property
@@ -50,5 +52,12 @@ class Answering:
         """`write` waits by itself."""
 
     def transport_closed(self) -> None:
-        self._deadline.cancel()
+        self._timer.cancel()
         self._on_ended()
+
+    def _look(self) -> None:
+        blocked_since = self._transport.blocked_since
+        if blocked_since is not None and monotonic() - blocked_since >= STALL_SECONDS:
+            self._transport.abort()
+        else:
+            self._timer = self._loop.call_later(STALL_SECONDS, self._look)

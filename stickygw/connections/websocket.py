@@ -178,7 +178,7 @@ class WebSocket:
         if self._transport.outbox_bytes > self._max_outbox and self._protocol.state is OPEN:
             self.close_slow()
         elif self._transport.blocked_since is not None and not self._is_done:
-            # In the closing handshake too: pings are still answered (RFC 6455 §5.5.2), until it ends by its own deadline.
+            # In the closing handshake too: pings are still answered then, and it ends by its own deadline.
             self._is_blocked = True
             self._transport.pause_reading()
 

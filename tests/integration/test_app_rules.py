@@ -3,8 +3,6 @@
 import asyncio
 import random
 import secrets
-import time
-import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,14 +12,11 @@ import msgpack
 import pytest
 from redis import Redis
 from support.client import DEADLINE, Client
+from support.closes import close_of, closing
 from support.gateway import Gateway
 from support.logs import logged, whole_log
 from support.raw import Raw, exchange, frame, upgrade
 from support.waiting import wait_until
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
-from websockets.frames import Close, Frame, Opcode
-from websockets.typing import Subprotocol
 
 RULES = Path(__file__).parent / "apps" / "rules.py"
 
@@ -35,16 +30,6 @@ def gateway() -> Iterator[Gateway]:
         # Every traceback is one that a test wanted.
         log = whole_log(gateway)
         assert log.count("Traceback") == log.count("\nRuntimeError: on purpose")
-
-
-@pytest.fixture(scope="module")
-def strict() -> Iterator[Gateway]:
-    """Short times and small messages, so that each limit is met; compression and subprotocols."""
-    options = ["ping_interval=1", "ping_timeout=1", "max_message=10000", "compression=true"]
-    options += ["outbox_seconds=1", f"outbox_bytes={1 << 30}"]
-    with Gateway(f"{RULES}:speaking", *(word for text in options for word in ("--set", text)), workers=2) as gateway:
-        yield gateway
-        assert "Traceback" not in whole_log(gateway)
 
 
 @asynccontextmanager
@@ -62,29 +47,6 @@ async def reports(watcher: Client, count: int) -> list[Any]:
     marker = {"marker": secrets.token_hex(4)}
     assert await watcher.ask(**marker) == marker
     return found
-
-
-def speaker(strict: Gateway, path: str = "", *, compression: str | None = None) -> connect:
-    """A client of the strict gateway's application."""
-    subprotocols = [Subprotocol("chat.v1")]
-    return connect(strict.ws_url + path, subprotocols=subprotocols, compression=compression, proxy=None)
-
-
-def closing(last: Frame | None) -> tuple[int, str]:
-    """Code and reason of a close frame."""
-    assert last is not None
-    assert last.opcode is Opcode.CLOSE, last
-    close = Close.parse(bytes(last.data))
-    return close.code, close.reason
-
-
-async def close_of(connection: ClientConnection) -> tuple[int, str]:
-    """The close frame that ends `connection`, which gets no other message."""
-    async with asyncio.timeout(DEADLINE):
-        with pytest.raises(ConnectionClosed) as caught:
-            await connection.recv()
-    assert caught.value.rcvd is not None
-    return caught.value.rcvd.code, caught.value.rcvd.reason
 
 
 @pytest.fixture
@@ -272,19 +234,6 @@ async def test_a_client_with_too_much_unread_is_closed_with_1013_and_the_others_
     assert left == [1013, "slow consumer"]
 
 
-async def test_a_client_that_leaves_messages_unread_for_too_long_is_closed_with_1013(strict: Gateway) -> None:
-    room = f"/room/{secrets.token_hex(4)}"
-    async with Raw(strict.port, receive_buffer=4096) as raw, speaker(strict, room) as publisher:
-        await raw.send(upgrade(room, fields=[("Sec-WebSocket-Protocol", "chat.v1")]))
-        assert await publisher.recv() == "joined"
-        for number in range(1000):  # 10 MB: more than the kernel holds
-            message = f"{number} ".ljust(10_000, "x")
-            await publisher.send(message)
-            assert await publisher.recv() == message
-        async with asyncio.timeout(DEADLINE):
-            assert await publisher.recv() == "left 1013 slow consumer"
-
-
 async def test_publish_reaches_the_publisher_unless_excluded(gateway: Gateway) -> None:
     async with watched(gateway) as (report, watcher), Client(f"{gateway.ws_url}/rules/{report}") as client:
         await client.ask(do="join", room=report)
@@ -400,28 +349,6 @@ async def test_the_request_is_what_the_client_sent(gateway: Gateway) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("offered", "chosen"),
-    [(["chat.v1", "chat.v2"], "chat.v2"), (["x", "chat.v1"], "chat.v1")],
-)
-async def test_the_applications_preferred_subprotocol_is_chosen(
-    strict: Gateway, offered: list[str], chosen: str
-) -> None:
-    async with connect(strict.ws_url, subprotocols=[Subprotocol(name) for name in offered], proxy=None) as connection:
-        assert connection.subprotocol == chosen
-        assert await connection.recv() == f"subprotocol: {chosen}"
-
-
-async def test_a_client_that_speaks_none_of_the_subprotocols_is_served_without_one(strict: Gateway) -> None:
-    for fields in ([], [("Sec-WebSocket-Protocol", "chat.v3")]):
-        async with Raw(strict.port) as raw:
-            await raw.send(upgrade(fields=fields))
-            assert (await raw.opened()).get("Sec-WebSocket-Protocol") is None
-            hello = await raw.next_frame()
-        assert hello is not None
-        assert bytes(hello.data) == b"subprotocol: None"
-
-
 # Frames
 
 
@@ -442,16 +369,6 @@ async def test_text_that_is_not_utf_8_closes_with_1007(gateway: Gateway) -> None
         assert closing(await raw.next_frame())[0] == 1007
 
 
-async def test_a_message_over_max_message_closes_with_1009(strict: Gateway) -> None:
-    for compression in (None, "deflate"):  # compressed, it has some 30 bytes
-        async with speaker(strict, compression=compression) as connection:
-            await connection.recv()
-            await connection.send("x" * 10_000)
-            assert await connection.recv() == "x" * 10_000
-            await connection.send("x" * 10_001)
-            assert (await close_of(connection))[0] == 1009
-
-
 async def test_compression_is_off_unless_it_is_switched_on(gateway: Gateway) -> None:
     fields = [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")]
     async with Raw(gateway.port) as raw:
@@ -461,53 +378,6 @@ async def test_compression_is_off_unless_it_is_switched_on(gateway: Gateway) -> 
         echoed = await raw.next_frame()
     assert echoed is not None
     assert bytes(echoed.data) == b'{"do":"echo"}'
-
-
-async def test_a_broadcast_is_compressed_for_those_who_negotiated_it_only(strict: Gateway) -> None:
-    room = f"/room/{secrets.token_hex(4)}"
-    subprotocol = ("Sec-WebSocket-Protocol", "chat.v1")
-    deflate = ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")
-    text = "all the same " * 500
-    async with Raw(strict.port) as plain, Raw(strict.port) as small:
-        for raw, fields in ((plain, [subprotocol]), (small, [subprotocol, deflate])):
-            await raw.send(upgrade(room, fields=fields))
-            answer = await raw.opened()
-            joined = await raw.next_frame()
-            assert joined is not None
-        extensions = answer.get("Sec-WebSocket-Extensions") or ""
-        assert extensions.startswith("permessage-deflate")
-        assert "server_no_context_takeover" in extensions
-        # Twice, to see that no state of the compressor is carried over.
-        async with speaker(strict, room, compression="deflate") as publisher:
-            assert publisher.protocol.extensions
-            assert await publisher.recv() == "joined"
-            for _ in range(2):
-                await publisher.send(text)
-                assert await publisher.recv() == text
-        for _ in range(2):
-            one, other = await plain.next_frame(), await small.next_frame()
-            assert one is not None
-            assert other is not None
-            assert (one.rsv1, bytes(one.data)) == (False, text.encode())
-            assert other.rsv1
-            assert len(other.data) < len(text) / 10
-            assert zlib.decompressobj(wbits=-15).decompress(bytes(other.data) + b"\0\0\xff\xff") == text.encode()
-
-
-async def test_a_client_that_answers_no_ping_is_ended_and_one_that_does_is_not(strict: Gateway) -> None:
-    async with speaker(strict) as alive, Raw(strict.port) as dead:
-        await alive.recv()
-        await dead.send(upgrade(fields=[("Sec-WebSocket-Protocol", "chat.v1")]))
-        await dead.opened()
-        opened_at = time.monotonic()
-        seen = []
-        while (event := await dead.next_frame()) is not None:
-            seen.append(event.opcode)
-        took = time.monotonic() - opened_at
-        await alive.send("still here")
-        assert await alive.recv() == "still here"
-    assert seen == [Opcode.TEXT, Opcode.PING]
-    assert took < 15
 
 
 # Sessions

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from support.client import Client
+from support.closes import close_of
 from support.gateway import Gateway, running_gateway
 from support.logs import whole_log
 from support.raw import Raw, parsed, upgrade
 from support.waiting import wait_until
-from websockets.exceptions import ConnectionClosed
 
 from stickygw.errors import ExitCode
 
@@ -21,15 +21,6 @@ APPS = Path(__file__).parent / "apps"
 STOPPING = f"{APPS / 'stopping.py'}"
 PROBE = f"{APPS / 'probe.py'}:app"
 SECRET = "not a secret but long enough to be one"
-
-
-async def close_of(client: Client) -> tuple[int, str]:
-    """The close frame that ends `client`."""
-    async with asyncio.timeout(20):
-        with pytest.raises(ConnectionClosed) as caught:
-            await client.connection.recv()
-    assert caught.value.rcvd is not None
-    return caught.value.rcvd.code, caught.value.rcvd.reason
 
 
 def end_of(gateway: Gateway, timeout: float = 20.0) -> tuple[int, str]:
@@ -50,7 +41,7 @@ async def test_sigterm_lets_handlers_finish_and_tells_clients_when_to_come_back(
             await half.send(upgrade()[:50])
             gateway.send_signal(signal.SIGTERM)
             for client in (busy, idle):
-                code, reason = await close_of(client)
+                code, reason = await close_of(client.connection)
                 assert code == 1001
                 assert re.fullmatch(r"gateway stopping; come back within \d+\.\d s", reason)
             assert parsed(await half.receive_all()).status == 503
@@ -104,7 +95,7 @@ async def test_sigint_ends_soon_whatever_handlers_do() -> None:
             started = time.monotonic()
             code = await asyncio.to_thread(gateway.stop, signal.SIGINT)
             took = time.monotonic() - started
-            assert (await close_of(waiting))[0] == 1001
+            assert (await close_of(waiting.connection))[0] == 1001
         _, log = end_of(gateway)
     print(f"SIGINT took {took:.2f} s")
     assert code == ExitCode.OK  # no drain was promised
@@ -118,7 +109,7 @@ async def test_a_second_signal_ends_at_once(second: signal.Signals) -> None:
         async with Client(gateway.ws_url) as waiting:
             await waiting.ask(do="wait for ever")
             gateway.send_signal(signal.SIGTERM)  # has 30 s
-            assert (await close_of(waiting))[0] == 1001
+            assert (await close_of(waiting.connection))[0] == 1001
             started = time.monotonic()
             code = await asyncio.to_thread(gateway.stop, second)
         assert code == ExitCode.FORCED_STOP

@@ -1,4 +1,4 @@
-"""Broken, hostile and endless frames: the one who sends them is closed, in time and in bounds; nobody else notices.
+"""Broken and hostile frames: the one who sends them is closed, in time and in bounds; nobody else notices.
 
 One worker, so that whoever must not notice anything is on the same event loop.
 """
@@ -6,35 +6,25 @@ One worker, so that whoever must not notice anything is on the same event loop.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import zlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-from support.client import Client, gather_bounded
+from client_frames import close_frame, deflated, fragment, raw_frame
+from onlookers import MAX_GROWTH, MIB, PROBE, Memory, bystander, client_sockets
+from support.client import gather_bounded
 from support.gateway import Gateway
 from support.logs import whole_log
 from support.raw import Raw, frame, upgrade
 from support.waiting import wait_until
-from websockets.frames import Close, Frame, Opcode
+from websockets.frames import Close, Opcode
 
-PROBE = f"{Path(__file__).parents[1] / 'integration' / 'apps' / 'probe.py'}:app"
-
-MIB = 1 << 20
 MAX_MESSAGE = MIB
 MAX_FRAGMENTS = 4096
 
-TCP_SECONDS = 5.0
-"""After a close frame the connection ends within this time (RFC 6455 §7.1.1 wants it soon)."""
 TCP_DEADLINE = 8.0
-"""The same, on a machine that is busy with other tests."""
-
-FLOOD_BYTES = 20 * MIB
-FLOOD_SECONDS = 4.0
-MAX_GROWTH = 16 * MIB
+"""The connection ends 5 s after the close frame at the latest; here is a busy machine's share."""
 
 DEFLATE = ("Sec-WebSocket-Extensions", "permessage-deflate; client_no_context_takeover; server_no_context_takeover")
 
@@ -48,80 +38,7 @@ def gateway() -> Iterator[Gateway]:
         assert "ERROR" not in log
 
 
-class Bystander:
-    """A client that asks and is answered, all the time; `worst` is its longest wait in seconds."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self.answers = 0
-        self.worst = 0.0
-
-    async def ask(self) -> None:
-        """One question, answered rightly."""
-        started = time.monotonic()
-        assert await self._client.ask(number=self.answers) == {"number": self.answers}
-        self.answers += 1
-        self.worst = max(self.worst, time.monotonic() - started)
-
-    async def ask_on(self) -> None:
-        """Ask until cancelled, one question behind the other."""
-        while True:
-            await self.ask()
-
-
-@asynccontextmanager
-async def bystander(gateway: Gateway, *, asks_on: bool = True) -> AsyncIterator[Bystander]:
-    """Somebody else, who is served well for as long as the context lasts."""
-    async with Client(gateway.ws_url) as client:
-        other = Bystander(client)
-        await other.ask()
-        asking = asyncio.create_task(other.ask_on()) if asks_on else None
-        yield other
-        if asking is not None:
-            assert not asking.done(), asking.exception()
-            asking.cancel()
-    print(f"bystander: {other.answers} answers, longest wait {other.worst * 1000:.0f} ms")
-    assert other.answers > 3
-    assert other.worst < 5
-
-
-def worker_bytes(gateway: Gateway) -> int:
-    """The worker's resident memory."""
-    status = Path(f"/proc/{gateway.worker_pids()[0]}/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
-    return int(line.split()[1]) * 1024
-
-
-def worker_sockets(gateway: Gateway) -> int:
-    """How many descriptors the worker has open."""
-    return len(list(Path(f"/proc/{gateway.worker_pids()[0]}/fd").iterdir()))
-
-
 # Frames as they should not be
-
-
-def raw_frame(first: int, payload: bytes = b"", *, length: int | None = None, width: int | None = None) -> bytes:
-    """A masked frame with `first` as its first byte, `length` as its announced size, in 0, 2 or 8 `width` bytes."""
-    length = len(payload) if length is None else length
-    if width is None:
-        width = 0 if length < 126 else 2 if length < 65536 else 8
-    second = {0: length, 2: 126, 8: 127}[width]
-    extended = length.to_bytes(width, "big") if width else b""
-    return bytes([first, 0x80 | second]) + extended + bytes(4) + payload
-
-
-def fragment(opcode: Opcode, payload: bytes = b"", *, fin: bool = False) -> bytes:
-    return Frame(opcode, payload, fin).serialize(mask=True)
-
-
-def close_frame(payload: bytes) -> bytes:
-    return raw_frame(0x88, payload)
-
-
-def deflated(payload: bytes) -> bytes:
-    """`payload` as one compressed text frame."""
-    compressor = zlib.compressobj(wbits=-15)
-    return raw_frame(0xC1, (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4])
 
 
 BOMB = zlib.compressobj(9, wbits=-15)
@@ -229,49 +146,60 @@ BROKEN_DEFLATE: dict[str, tuple[bytes, int]] = {
 }
 
 
-async def end_of(gateway: Gateway, data: bytes, *fields: tuple[str, str]) -> tuple[list[int], float]:
-    """Send `data` on a WebSocket: the codes of the close frames that come, and the seconds until TCP has ended.
-
-    The client answers no close frame and does not close: it is the gateway that has to.
-    """
-    async with Raw(gateway.port) as raw:
-        await raw.send(upgrade(fields=fields))
-        await raw.opened()
-        started = time.monotonic()
-        codes = []
-        try:
-            await raw.send(data)
-            while (event := await raw.next_frame()) is not None:
-                if event.opcode is Opcode.CLOSE:
-                    codes.append(Close.parse(bytes(event.data)).code)
-            async with asyncio.timeout(TCP_DEADLINE * 2):
-                while True:  # what still comes is read and dropped, until nobody is there to read it
-                    await raw.send(b"x")
-                    await asyncio.sleep(0.05)
-        except (ConnectionResetError, BrokenPipeError):
-            return codes, time.monotonic() - started
+async def close_codes(raw: Raw, data: bytes, *fields: tuple[str, str]) -> list[int]:
+    """Send `data` on a WebSocket, and read to the end of the stream: the codes of the close frames that came."""
+    await raw.send(upgrade(fields=fields))
+    await raw.opened()
+    codes = []
+    await raw.send(data)
+    while (event := await raw.next_frame()) is not None:
+        if event.opcode is Opcode.CLOSE:
+            codes.append(Close.parse(bytes(event.data)).code)
+    return codes
 
 
-async def each_ends(gateway: Gateway, table: dict[str, tuple[bytes, int]], *fields: tuple[str, str]) -> None:
-    """Every row's client gets its close code and its end, and the bystander does not notice."""
-    before = worker_sockets(gateway)
+async def tcp_ends(raw: Raw) -> float:
+    """The seconds until a client that never closes its side is cut."""
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(TCP_DEADLINE):
+            while True:  # what it still sends is read and dropped, until nobody is there to read it
+                await raw.send(b"x")
+                await asyncio.sleep(0.05)
+    except OSError:  # reset at last; or the deadline
+        return time.monotonic() - started
+
+
+async def test_broken_frames_end_their_connection_with_their_code_and_in_time(gateway: Gateway) -> None:
+    before = client_sockets(gateway)
+
+    async def end(data: bytes) -> tuple[list[int], float]:
+        async with Raw(gateway.port) as raw:
+            return await close_codes(raw, data), await tcp_ends(raw)
+
     async with bystander(gateway):
-        ends = await gather_bounded(100, *(end_of(gateway, data, *fields) for data, _ in table.values()))
-        await wait_until(lambda: worker_sockets(gateway) <= before + 1)
-    found = {name: codes for name, (codes, _) in zip(table, ends, strict=True)}
-    assert found == {name: [code] for name, (_, code) in table.items()}
-    slow = {name: seconds for name, (_, seconds) in zip(table, ends, strict=True) if seconds > TCP_DEADLINE}
-    assert slow == {}
-
-
-async def test_broken_frames_end_their_connection_with_their_code(gateway: Gateway) -> None:
-    await each_ends(gateway, BROKEN)
+        ends = await gather_bounded(len(BROKEN), *(end(data) for data, _ in BROKEN.values()))
+    assert {name: codes for name, (codes, _) in zip(BROKEN, ends, strict=True)} == expected(BROKEN)
+    assert [name for name, (_, seconds) in zip(BROKEN, ends, strict=True) if seconds >= TCP_DEADLINE] == []
+    print(f"TCP ended after at most {max(seconds for _, seconds in ends):.2f} s")
+    await wait_until(lambda: client_sockets(gateway) <= before)
 
 
 async def test_broken_compression_ends_its_connection_and_takes_no_memory(gateway: Gateway) -> None:
-    before = worker_bytes(gateway)
-    await each_ends(gateway, BROKEN_DEFLATE, DEFLATE)
-    assert worker_bytes(gateway) - before < MAX_GROWTH
+    async def end(data: bytes) -> list[int]:
+        async with Raw(gateway.port) as raw:
+            return await close_codes(raw, data, DEFLATE)
+
+    memory = Memory(gateway)
+    async with bystander(gateway):
+        ends = await gather_bounded(len(BROKEN_DEFLATE), *(end(data) for data, _ in BROKEN_DEFLATE.values()))
+    assert dict(zip(BROKEN_DEFLATE, ends, strict=True)) == expected(BROKEN_DEFLATE)
+    print(f"{memory.growth / MIB:.1f} MiB more memory")
+    assert memory.growth < MAX_GROWTH
+
+
+def expected(table: dict[str, tuple[bytes, int]]) -> dict[str, list[int]]:
+    return {name: [code] for name, (_, code) in table.items()}
 
 
 async def test_what_is_odd_and_allowed_is_served(gateway: Gateway) -> None:
@@ -310,43 +238,3 @@ async def test_a_close_is_answered_with_its_own_bytes(gateway: Gateway) -> None:
             assert answer is not None
             assert (answer.opcode, bytes(answer.data)) == (Opcode.CLOSE, payload)
             assert await raw.next_frame() is None
-
-
-# Floods by a client that never reads
-
-
-def echoed_in_fragments(size: int) -> bytes:
-    """A message that is answered with as much, one byte a fragment."""
-    text = json.dumps("x" * (size - 2)).encode()
-    parts = [fragment(CONT if at else TEXT, text[at : at + 1], fin=at == size - 1) for at in range(size)]
-    return b"".join(parts)
-
-
-FLOODS = {
-    "pings": frame(b"x" * 125, Opcode.PING) * 500,
-    "empty pings": frame(b"", Opcode.PING) * 10_000,
-    "pongs": frame(b"x" * 125, Opcode.PONG) * 500,
-    "tiny fragments": echoed_in_fragments(4000) * 2,
-    "empty fragments": (fragment(TEXT, b"1") + fragment(CONT) * 4000 + fragment(CONT, fin=True)) * 2,
-    "tiny messages": frame(b"1") * 9000,
-    "messages": frame(b'"' + b"x" * 60_000 + b'"'),
-}
-
-
-@pytest.mark.parametrize("flood", FLOODS)
-async def test_a_flood_by_a_client_that_never_reads_takes_no_memory(gateway: Gateway, flood: str) -> None:
-    data = FLOODS[flood]
-    before = most = worker_bytes(gateway)
-    sent = 0
-    async with bystander(gateway, asks_on=False) as other, Raw(gateway.port, receive_buffer=4096) as raw:
-        await raw.send(upgrade())
-        await raw.opened()
-        until = time.monotonic() + FLOOD_SECONDS
-        while time.monotonic() < until and sent < FLOOD_BYTES:
-            # What the kernel does not take waits for the worker, who does not read: then only the other one goes on.
-            sent += raw.send_nowait(data[sent % len(data) :])
-            await other.ask()
-            most = max(most, worker_bytes(gateway))
-    print(f"{flood}: {sent / MIB:.1f} MiB sent, {(most - before) / MIB:.1f} MiB more memory")
-    assert sent > len(data)
-    assert most - before < MAX_GROWTH

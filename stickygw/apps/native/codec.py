@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from math import isinf
 from typing import Any, Literal, Protocol
 
 import msgpack
@@ -40,16 +42,39 @@ class PlainCodec:
         raise TypeError(f"a message is str or bytes, not {type(value).__name__}; App(codec='json') sends other values")
 
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # a half of a pair, escaped
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise ValueError("a number too large")
+    return number
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
 class JsonCodec:
-    """Text messages of JSON (RFC 8259)."""
+    """Text messages of JSON (RFC 8259).
+
+    What is read can be written again: Python's own reader takes more (NaN, numbers that become infinite, halves of
+    surrogate pairs, UTF-16), and an application that sent such a value on would fail for what its client did.
+    """
 
     _encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    _decoder = json.JSONDecoder(parse_float=_finite, parse_constant=_no_number)
 
     def decode(self, message: str | bytes) -> Any:
         try:
-            return json.loads(message)
+            text = message if isinstance(message, str) else message.decode()
+            value = self._decoder.decode(text)
+            if _SURROGATE.search(text):
+                self._encoder.encode(value).encode()
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"not JSON: {error}") from error
+        return value
 
     def encode(self, value: Any) -> PreparedMessage:
         return PreparedMessage(TEXT, self._encoder.encode(value).encode())
