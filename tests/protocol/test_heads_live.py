@@ -160,6 +160,14 @@ async def test_a_second_request_behind_a_handshake_is_a_broken_frame(gateway: Ga
     await is_well(gateway)
 
 
+async def test_a_body_that_nobody_reads_gets_one_answer_and_no_reset(gateway: Gateway) -> None:
+    """CVE-2020-36048: engine.io kept such bodies. CVE-2025-43859: h11 read on in chunks with odd ends."""
+    chunk = b"5\r\nhelloXX0\r\n\r\n" + SECOND
+    posts = [case for case in of_group("plain") if case.data.startswith(b"POST ")]
+    assert len(posts) > 7
+    await each(gateway, [(case, (case.data, *[chunk * 500] * 10)) for case in posts])
+
+
 async def test_a_frame_in_the_segment_of_its_handshake_is_not_lost(gateway: Gateway) -> None:
     async def echoed(case: Case) -> bytes:
         async with Raw(gateway.port) as raw:
