@@ -20,7 +20,7 @@ from websockets.frames import Opcode
 TEXT, CONT = Opcode.TEXT, Opcode.CONT
 
 FLOOD_BYTES = 20 * MIB
-FLOOD_SECONDS = 2.5
+FLOOD_SECONDS = 1.5
 BLOCKED_ANSWERS = 500
 """Nothing of a flood is taken for as long as another client gets so many answers: it is not read any more."""
 

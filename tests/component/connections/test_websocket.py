@@ -14,7 +14,7 @@ from websockets.protocol import CLIENT, OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
 
 from stickygw.connections.transport import Flusher, SocketTransport
-from stickygw.connections.websocket import MAX_FRAGMENTS, WebSocket
+from stickygw.connections.websocket import MAX_FRAGMENTS, MAX_FRAMES_PER_TURN, WebSocket
 from stickygw.wire.prepared import PreparedMessage
 
 MAX_MESSAGE = 4096
@@ -207,6 +207,23 @@ async def test_a_receiver_that_pauses_at_each_message_gets_them_in_order(pair: P
     await pair.send(b"".join(frame(Opcode.TEXT, message.encode()) for message in sent))
     await pair.receiver.wait_messages(len(sent))
     assert pair.receiver.messages == sent
+
+
+async def test_a_flood_of_small_frames_leaves_others_their_turn(pair: Pair) -> None:
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if len(pair.receiver.messages) < 5000:
+            loop.call_soon(turn)
+
+    loop = asyncio.get_running_loop()
+    pair.websocket.data_received(frame(Opcode.TEXT, b"x") * 5000)
+    assert len(pair.receiver.messages) == MAX_FRAMES_PER_TURN
+    loop.call_soon(turn)
+    await pair.receiver.wait_messages(5000)
+    assert turns >= 5000 // MAX_FRAMES_PER_TURN
 
 
 async def test_pings_of_a_client_that_never_reads_are_bounded(pair: Pair) -> None:
