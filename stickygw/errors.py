@@ -119,6 +119,9 @@ class Refuse(StickygwError):
     def __init__(self, status: int, message: str = "", *, headers: Mapping[str, str] | None = None) -> None:
         if not 400 <= status <= 599:
             raise ValueError(f"a refusal has an HTTP status from 400 to 599, not {status}")
+        for name, value in (headers or {}).items():
+            if not (name.isascii() and value.isascii() and name.isprintable() and value.isprintable()):
+                raise ValueError(f"the header {name!r} of a refusal can't be sent: printable ASCII only")
         super().__init__(f"{status} {message}".strip())
         self.status = status
         self.message = message

@@ -9,13 +9,13 @@ from time import monotonic
 from stickygw.connections.transport import SocketTransport
 
 STALL_SECONDS = 30.0
-"""A client that takes longer than this to read what one write gave it is cut."""
+"""A client that reads nothing of a write for so long, or twice that, is cut; so is one that got no answer by then."""
 
 
 class Answering:
     """Writes one answer and closes. `on_ended` is called once, when the socket is closed."""
 
-    __slots__ = ("_loop", "_on_ended", "_timer", "_transport")
+    __slots__ = ("_has_begun", "_loop", "_on_ended", "_timer", "_transport")
 
     def __init__(
         self, transport: SocketTransport, loop: asyncio.AbstractEventLoop, on_ended: Callable[[], None]
@@ -23,6 +23,7 @@ class Answering:
         self._transport = transport
         self._loop = loop
         self._on_ended = on_ended
+        self._has_begun = False
         self._timer = loop.call_later(STALL_SECONDS, self._look)
         transport.start(self)
 
@@ -33,11 +34,13 @@ class Answering:
 
     def write(self, data: bytes) -> asyncio.Future[None]:
         """Write a part of the answer; done when it is written."""
+        self._has_begun = True
         self._transport.write(data)
         return self._transport.drained()
 
     def finish(self, data: bytes = b"") -> None:
         """Write the last part, and close in such a way that the client gets all of it."""
+        self._has_begun = True
         if data:
             self._transport.write(data)
         self._transport.close()
@@ -57,7 +60,8 @@ class Answering:
 
     def _look(self) -> None:
         blocked_since = self._transport.blocked_since
-        if blocked_since is not None and monotonic() - blocked_since >= STALL_SECONDS:
+        has_stalled = blocked_since is not None and monotonic() - blocked_since >= STALL_SECONDS
+        if has_stalled or not self._has_begun:
             self._transport.abort()
         else:
             self._timer = self._loop.call_later(STALL_SECONDS, self._look)

@@ -37,11 +37,13 @@ class KeepAlive:
         self._counters = counters
         self._watched: set[WebSocket] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._swept_at = 0.0
 
     def watch(self, websocket: WebSocket) -> None:
         """Look after `websocket` until `forget`."""
         self._watched.add(websocket)
         if self._timer is None:
+            self._swept_at = monotonic()
             self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def forget(self, websocket: WebSocket) -> None:
@@ -57,6 +59,11 @@ class KeepAlive:
     def _sweep(self) -> None:
         self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self._watched else None
         now = monotonic()
+        is_late = now - self._swept_at > 2 * SWEEP_SECONDS
+        self._swept_at = now
+        if is_late:
+            # The loop was blocked: what clients sent meanwhile, pongs too, lies unread. Judge nobody by that.
+            return
         for websocket in tuple(self._watched):
             self._look_at(websocket, now)
 

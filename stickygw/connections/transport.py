@@ -7,11 +7,14 @@ are both here. What the bytes mean is the owner's business.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
+
+log = logging.getLogger("stickygw.connections")
 
 RECEIVE_BYTES = 64 * 1024
 """The most that one wake-up reads."""
@@ -21,6 +24,9 @@ HIGH_WATER_BYTES = 64 * 1024
 
 WRITE_BYTES = 256 * 1024
 """The most that is joined for one system call."""
+
+WRITE_COST = 64
+"""Bytes of memory that a write costs beside its data while it waits."""
 
 LINGER_SECONDS = 2.0
 """How long a closed connection's last bytes may take to be read by the client before the socket goes."""
@@ -60,7 +66,11 @@ class Flusher:
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
         for transport in waiting:
-            transport.flush()
+            try:
+                transport.flush()
+            except Exception:
+                log.exception("a write failed; its connection ends")
+                transport.abort()
 
 
 class SocketTransport:
@@ -161,6 +171,11 @@ class SocketTransport:
 
     # Writing
 
+    @property
+    def outbox_cost(self) -> int:
+        """What the outbox takes in memory, about: its bytes, and an object for each write that waits."""
+        return self.outbox_bytes + WRITE_COST * len(self._outbox)
+
     def write(self, data: bytes) -> None:
         """Queue `data`; it goes out with everything else of this turn. Dropped once the transport is closing."""
         if self._is_closing or self.is_closed:
@@ -192,12 +207,18 @@ class SocketTransport:
                 outbox.appendleft(memoryview(chunk)[sent:])
                 self._block()
                 return
-        if self.blocked_since is not None and not self.is_closed:
-            self._unblock()
+        if self.is_closed:
+            return
+        was_blocked = self.blocked_since is not None
+        if was_blocked:
+            self.blocked_since = None
+            self._loop.remove_writer(self._sock.fileno())
         if self._waiters:
             self._wake_waiters()
-        if self._is_closing and not self.is_closed:
+        if self._is_closing:
             self._half_close()
+        elif was_blocked and self.owner is not None:
+            self.owner.write_resumed()  # last: it may write, or close
 
     def _gather(self, first: bytes | memoryview) -> bytes:
         parts, size = [first], len(first)
@@ -214,12 +235,6 @@ class SocketTransport:
             return
         self.blocked_since = monotonic()
         self._marked_bytes = self.outbox_bytes
-
-    def _unblock(self) -> None:
-        self.blocked_since = None
-        self._loop.remove_writer(self._sock.fileno())
-        if not self._is_closing and self.owner is not None:
-            self.owner.write_resumed()
 
     def drained(self) -> asyncio.Future[None]:
         """Done when the outbox is empty, or the transport closed."""

@@ -144,9 +144,10 @@ class WebSocket:
     def send(self, message: PreparedMessage) -> None:
         """Queue a message. Nothing happens once the closing handshake has begun."""
         if self._protocol.state is OPEN:
+            is_alone = self._transport.outbox_bytes == 0
             self._transport.write(message.compressed if self.is_compressed else message.plain)
-            if self._transport.outbox_bytes > HIGH_WATER_BYTES:
-                self._check_outbox()
+            if self._transport.outbox_cost > HIGH_WATER_BYTES:
+                self._check_outbox(is_alone=is_alone)
 
     def drained(self) -> asyncio.Future[None]:
         """Done when everything queued has been written, or the connection is over."""
@@ -177,10 +178,13 @@ class WebSocket:
         """End at once, without a closing handshake."""
         self._transport.abort()
 
-    def _check_outbox(self) -> None:
-        """What a client makes us write, pongs too, is bounded: who does not read is not read, and closed at last."""
+    def _check_outbox(self, *, is_alone: bool = False) -> None:
+        """What a client makes us write, pongs too, is bounded: who does not read is not read, and closed at last.
+
+        `is_alone`: one message waits, and nothing before it. However long it is, it only has to be read in time.
+        """
         self._transport.flush()
-        if self._transport.outbox_bytes > self._max_outbox and self._protocol.state is OPEN:
+        if self._transport.outbox_cost > self._max_outbox and not is_alone and self._protocol.state is OPEN:
             self.close_slow()
         elif self._transport.blocked_since is not None and not self._is_done:
             # In the closing handshake too: pings are still answered then, and it ends by its own deadline.
@@ -331,7 +335,7 @@ class WebSocket:
             else:  # SEND_EOF: the closing handshake is complete, or the client failed it
                 self._is_done = True
                 self._transport.close(CLOSE_SECONDS)
-        if self._transport.outbox_bytes > HIGH_WATER_BYTES and not self._is_done:
+        if self._transport.outbox_cost > HIGH_WATER_BYTES and not self._is_done:
             self._check_outbox()
 
     def _end_within(self, seconds: float) -> None:

@@ -60,30 +60,31 @@ class TestConnection:
 
     def __init__(self, app: App, connection: ClientConnection, session_id: SessionId) -> None:
         self._app = app
-        self._connection = connection
+        self.connection = connection
+        """The `websockets` client beneath, for what is not here."""
         self.session_id = session_id
         """Whose visitor this is: ``connect(…, session=other.session_id)`` is a second tab of the same one."""
 
     @property
     def subprotocol(self) -> str | None:
         """What the handshake agreed on."""
-        return self._connection.subprotocol
+        return self.connection.subprotocol
 
     @property
     def close_code(self) -> int | None:
         """The code of the closing handshake; None while the connection is open."""
-        return self._connection.close_code
+        return self.connection.close_code
 
     @property
     def close_reason(self) -> str | None:
         """Its reason."""
-        return self._connection.close_reason
+        return self.connection.close_reason
 
     async def send(self, message: Any) -> None:
         """Send `message`, encoded by the application's codec. Raises `stickygw.ConnectionClosed`."""
         encoded = self._app.codec.encode(message)
         try:
-            await self._connection.send(encoded.payload, text=encoded.is_text)
+            await self.connection.send(encoded.payload, text=encoded.is_text)
         except PeerClosed:
             raise self._closed() from None
 
@@ -95,7 +96,7 @@ class TestConnection:
         """
         try:
             async with asyncio.timeout(timeout):
-                return self._app.codec.decode(await self._connection.recv())
+                return self._app.codec.decode(await self.connection.recv())
         except PeerClosed:
             raise self._closed() from None
 
@@ -104,16 +105,16 @@ class TestConnection:
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    await self._connection.recv()
+                    await self.connection.recv()
         except PeerClosed:
             return self._closed().code
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close from the client's side, and wait until the connection is over."""
-        await self._connection.close(code, reason)
+        await self.connection.close(code, reason)
 
     def _closed(self) -> ConnectionClosed:
-        return ConnectionClosed(self._connection.close_code or 1006, self._connection.close_reason or "")
+        return ConnectionClosed(self.connection.close_code or 1006, self.connection.close_reason or "")
 
 
 class AppClient:
@@ -140,7 +141,7 @@ class AppClient:
     async def __aenter__(self) -> Self:
         hub = Hub(self.counters)
         self.sessions = Sessions(self.store, ttl=self._settings.session.ttl)
-        self._runtime = Runtime(
+        self.runtime = Runtime(
             self._app,
             identity=self._identity,
             settings=self._settings,
@@ -150,16 +151,25 @@ class AppClient:
             cookie_keys=_KEYS,
             counters=self.counters,
         )
-        await self._runtime.bridge.start()
-        await self._runtime.start()
-        self._endpoint = Endpoint(self._runtime)
+        self.sessions.start()
+        await self.runtime.bridge.start()
+        await self.runtime.start()
+        self._endpoint = Endpoint(self.runtime)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._runtime.stop(code=1001, reason="the test is over", close_within=1.0)
-        await self._runtime.bridge.stop()
+        for task in self._serving:
+            task.cancel()  # of clients that never sent a whole head
+        try:
+            async with asyncio.timeout(DEADLINE):
+                await self.runtime.stop(code=1001, reason="the test is over", close_within=1.0)
+        except TimeoutError:
+            raise AssertionError(f"the application does not stop: {self.runtime.running()}") from None
+        finally:
+            await self.runtime.bridge.stop()
+            await self.sessions.stop()
 
     @asynccontextmanager
     async def connect(
@@ -170,11 +180,12 @@ class AppClient:
         headers: Mapping[str, str] | None = None,
         subprotocols: Sequence[str] = (),
         client: str = "127.0.0.1",
+        max_size: int | None = 1 << 20,
     ) -> AsyncIterator[TestConnection]:
         """Open a WebSocket; it is closed with 1000 when the context ends.
 
         `session`: the fields of a new visitor's session, or the `session_id` of an earlier connection to be the same
-        visitor. Raises `HandshakeRefused`.
+        visitor. `max_size` bounds incoming messages in bytes. Raises `HandshakeRefused`.
         """
         session_id = await self._session_id(session)
         sock = await self._serve(session_id, client)
@@ -186,6 +197,7 @@ class AppClient:
                 subprotocols=[Subprotocol(name) for name in subprotocols] or None,
                 compression=None,
                 open_timeout=DEADLINE,
+                max_size=max_size,
                 proxy=None,
             )
         except InvalidStatus as refused:
@@ -229,12 +241,14 @@ class AppClient:
         sock.setblocking(False)
         data = b""
         while (verdict := examine(data)) is NEED_MORE:
-            more = await self._runtime.loop.sock_recv(sock, 65536)
+            more = await self.runtime.loop.sock_recv(sock, 65536)
             if not more:
                 sock.close()
                 return
             data += more
-        assert isinstance(verdict, Head), f"the gate refuses this request: {verdict}"
-        transport = SocketTransport(sock, self._runtime.loop, self._runtime.flusher)
+        if not isinstance(verdict, Head):
+            sock.close()
+            raise AssertionError(f"the gate refuses this request: {verdict}")
+        transport = SocketTransport(sock, self.runtime.loop, self.runtime.flusher)
         arrival = Arrival(offer, verdict, data[verdict.size :], transport, lambda: None)
-        self._runtime.spawn(self._endpoint.serve(arrival))
+        self.runtime.spawn(self._endpoint.serve(arrival))

@@ -1,7 +1,6 @@
-"""How long a client's frame is, and the quick way to read the commonest kind (RFC 6455 §5.2).
+"""How long a client's frame is (RFC 6455 §5.2): where it ends, and so where the next one begins.
 
-Everything that is not a complete, unfragmented, masked data frame is left to the `websockets` library; here we only
-learn where a frame ends, so that the library is always fed whole frames and stands between two of them.
+By this the `websockets` library is always fed whole frames and stands between two of them.
 """
 
 from __future__ import annotations

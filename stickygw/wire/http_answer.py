@@ -22,7 +22,7 @@ def answer_head(
 ) -> bytes:
     """The head of an answer whose body of `length` bytes follows."""
     lines = [
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        f"HTTP/1.1 {status} {_phrase(status)}",
         f"Content-Type: {content_type}",
         f"Content-Length: {length}",
         "Connection: close",
@@ -32,3 +32,10 @@ def answer_head(
             raise ValueError(f"a line break in the value of {name}")
         lines.append(f"{name}: {value}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # one that nobody registered; the phrase means nothing to clients (RFC 9112 §4)
+        return "Unknown"

@@ -19,7 +19,7 @@ message        direction          meaning
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -62,7 +62,7 @@ class Offer:
     """
 
     id: HandOverId
-    session: SessionId | None
+    session: SessionId | None = field(repr=False)  # a credential, and reprs reach logs
     issued: int
     sets_cookie: bool
     host: str

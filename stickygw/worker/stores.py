@@ -38,10 +38,12 @@ class Stores:
         self.hub.deliver(room, message)
 
     async def __aenter__(self) -> Stores:
+        self.sessions.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.bridge.stop()
+        await self.sessions.stop()
         await self._session_store.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 
@@ -26,11 +26,11 @@ class NextTurn:
 
 
 class Later:
-    """Awaited, it waits as the coroutine function does; not awaited, there is no coroutine that could warn."""
+    """Awaited, it waits for what the function gives; not awaited, the function is not even called."""
 
     __slots__ = ("_wait",)
 
-    def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, wait: Callable[[], Awaitable[None]]) -> None:
         self._wait = wait
 
     def __await__(self) -> Generator[Any, None, None]:

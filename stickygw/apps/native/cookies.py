@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 
 from stickygw.apps.native.runtime import Runtime
 from stickygw.routing.cookie import CookieClaim, set_cookie
 from stickygw.types import SessionId
 from stickygw.wire.link import Offer
-
-SESSION_ID_BYTES = 16
-"""128 random bits."""
 
 
 class CookieJar:
@@ -41,7 +37,3 @@ class CookieJar:
             same_site=self._settings.cookie.same_site,
             is_secure=offer.is_secure,
         )
-
-    def new_session(self) -> SessionId:
-        """An id for a client that has none. Nothing is stored for it yet."""
-        return SessionId(secrets.token_hex(SESSION_ID_BYTES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,7 +56,10 @@ class Endpoint:
         self._plain_http = PlainHttp(runtime, self._cookies)
 
     async def serve(self, arrival: Arrival) -> None:
-        """Answer plain HTTP, or open the WebSocket and serve its first burst. Raises nothing."""
+        """Answer plain HTTP, or open the WebSocket and serve its first burst.
+
+        Nothing that a client sent or an application raised comes out of here, and no connection is left behind.
+        """
         try:
             if arrival.head.is_websocket:
                 await self._open(arrival)
@@ -66,10 +70,13 @@ class Endpoint:
         except SessionUnavailable as error:
             log.warning("a handshake is refused: %s", error)
             self._refuse(arrival, Refused(503, "sessions are not available", [("Retry-After", "1")]))
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
             self._runtime.counters.add("openings_failed")
-            log.exception("an opening failed")
+            log.error("an opening failed", exc_info=error)
             self._refuse(arrival, Refused(500, "internal error"))
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
 
     def _answering(self, arrival: Arrival) -> Answering:
         return Answering(arrival.transport, self._runtime.loop, arrival.on_ended)
@@ -79,8 +86,8 @@ class Endpoint:
             arrival.transport.abort()  # the answer has begun: a second one would be garbage
             return
         self._runtime.counters.add("handshakes_refused", str(refused.status))
-        body = f"{refused.message}\n".encode()
-        self._answering(arrival).finish(answer(refused.status, body, fields=refused.fields))
+        whole = answer(refused.status, f"{refused.message}\n".encode(), fields=refused.fields)
+        self._answering(arrival).finish(whole)
 
     async def _open(self, arrival: Arrival) -> None:
         """The opening handshake (RFC 6455 §4.2.2), then the connection's first burst."""
@@ -106,6 +113,8 @@ class Endpoint:
         session = await runtime.sessions.open(offer.session)
         try:
             await self._admit(request, session, is_known=offer.session is not None)
+            if runtime.is_stopping:
+                raise Refused(503, "the gateway stops", [("Retry-After", "1")])
         except BaseException:
             runtime.sessions.release(session)
             raise
@@ -117,7 +126,7 @@ class Endpoint:
         websocket = WebSocket(
             arrival.transport,
             protocol,
-            connection,
+            connection.receiver,
             loop=runtime.loop,
             max_message=runtime.settings.max_message,
             max_outbox=runtime.settings.outbox_bytes,

@@ -7,6 +7,7 @@ from stickygw.apps.native.runtime import Runtime
 from stickygw.apps.static import StaticFile, StaticFiles
 from stickygw.connections.answering import Answering
 from stickygw.routing.request_head import Head
+from stickygw.sessions.registry import new_session_id
 from stickygw.wire.http_answer import answer, answer_head
 from stickygw.wire.link import Offer
 
@@ -50,9 +51,7 @@ class PlainHttp:
         self, offer: Offer, head: Head, file: StaticFile, answering: Answering, with_body: bool
     ) -> None:
         fields = [("ETag", file.etag), ("Last-Modified", file.last_modified), ("X-Content-Type-Options", "nosniff")]
-        cookie = (
-            self._cookies.due(offer, offer.session or self._cookies.new_session()) if _is_navigation(head) else None
-        )
+        cookie = self._cookies.due(offer, offer.session or new_session_id()) if _is_navigation(head) else None
         if cookie is not None:
             # Another client must not get this one's session out of a shared cache.
             fields += [("Set-Cookie", cookie), ("Cache-Control", "private, no-cache")]

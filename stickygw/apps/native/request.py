@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import parse_qsl
 
@@ -20,8 +20,8 @@ class Request:
     """
 
     path: str
-    query_string: str
-    headers: Headers
+    query_string: str = field(repr=False)  # this and the fields may carry credentials, and reprs reach logs
+    headers: Headers = field(repr=False)
     client: str
     is_secure: bool
     path_params: dict[str, str]

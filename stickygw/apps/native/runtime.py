@@ -81,6 +81,8 @@ class Runtime:
             counters=counters,
         )
         self.connections: set[Connection] = set()
+        self.is_stopping = False
+        """Whether new handshakes are refused."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: asyncio.Future[None] | None = None
         self._published = 0
@@ -97,8 +99,9 @@ class Runtime:
         Clients have `close_within` seconds for their side of the closing handshake. For handlers that do not end, the
         caller has to bound this wait.
         """
+        self.is_stopping = True
         for connection in tuple(self.connections):
-            connection.close(code, reason, within=close_within)
+            connection.shut(code, reason, within=close_within)
         await self.wait_idle()
         self.keep_alive.stop()
         for function in self.app.handlers.stop:
@@ -139,6 +142,7 @@ class Runtime:
     def closed(self, connection: Connection) -> None:
         """`connection` is over, its last handler too."""
         self.connections.discard(connection)
+        self.sessions.release(connection.session)
         self._check_idle()
 
     def _check_idle(self) -> None:

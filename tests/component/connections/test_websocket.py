@@ -262,6 +262,37 @@ async def test_a_client_that_lets_too_much_wait_is_closed_with_1013(pair: Pair) 
         assert (await pair.receiver.ended)[0] == 1013
 
 
+async def test_answers_and_close_after_back_pressure_arrive(pair: Pair) -> None:
+    """What was decoded when writing resumed must be written before the FIN that it asks for."""
+    record = pair.receiver.message_received
+
+    def received(message: str | bytes) -> None:
+        record(message)
+        pair.websocket.send(PreparedMessage.of(b"x" * 3_000_000 if message == "big" else b"answer"))
+
+    pair.receiver.message_received = received  # type: ignore[method-assign]
+    await pair.send(frame(Opcode.TEXT, b"big"))
+    await pair.receiver.wait_messages(1)
+    await pair.send(frame(Opcode.TEXT, b"two") + frame(Opcode.CLOSE, Close(1000, "").serialize()))
+    frames = await pair.receive_until_eof()
+    assert [(event.opcode, len(event.data)) for event in frames] == [
+        (Opcode.BINARY, 3_000_000),
+        (Opcode.BINARY, len(b"answer")),
+        (Opcode.CLOSE, 2),
+    ]
+
+
+async def test_many_tiny_messages_that_wait_count_by_what_they_cost(pair: Pair) -> None:
+    message = PreparedMessage.of(b"")
+    sent = 0
+    while pair.websocket.is_open and sent < 1_000_000:
+        pair.websocket.send(message)
+        sent += 1
+    assert sent < 500_000
+    async with asyncio.timeout(DEADLINE):
+        assert (await pair.receiver.ended)[0] == 1013
+
+
 async def test_sends_of_one_turn_are_one_write(pair: Pair) -> None:
     for number in range(20):
         pair.websocket.send(PreparedMessage.of(f"m{number}"))

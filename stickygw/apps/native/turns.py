@@ -1,0 +1,295 @@
+"""The order in which one connection's handlers run: `Turns`.
+
+One owner at a time runs handlers, be it a task or a ``def`` handler called straight from the socket. It begins with
+``on_connect``, goes on with what is in the inbox, and ends, once the WebSocket is over, with ``on_disconnect``.
+Whatever a handler raises ends this connection only; whatever else goes wrong leaves nothing of it behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from stickygw.apps.native.awaitables import NEXT_TURN
+from stickygw.apps.native.codec import DecodeError
+from stickygw.apps.native.handlers import BoundHandler, PathHandlers
+from stickygw.apps.native.runtime import Runtime, settled
+from stickygw.connections.websocket import WebSocket
+from stickygw.errors import ConnectionClosed, SessionUnavailable, SessionValueError
+
+if TYPE_CHECKING:
+    from stickygw.apps.native.connection import Connection
+
+log = logging.getLogger("stickygw.app")
+
+INBOX_MESSAGES = 16
+"""Messages that may wait for a busy handler before the client is no longer read. Pings before them are answered."""
+
+INBOX_BYTES = 64 * 1024
+"""The same in bytes: no more than this and one message wait."""
+
+MESSAGES_PER_TURN = 64
+"""Messages that one task handles before other connections have their turn."""
+
+
+class Turns:
+    """What runs for one connection, and what waits. `on_ended` is called once, when its last handler is done."""
+
+    __slots__ = (
+        "_connection",
+        "_handlers",
+        "_inbox",
+        "_inbox_bytes",
+        "_is_busy",
+        "_is_over",
+        "_on_ended",
+        "_received",
+        "_runtime",
+        "_waiter",
+        "_websocket",
+        "closed",
+    )
+
+    def __init__(
+        self, connection: Connection, runtime: Runtime, handlers: PathHandlers, on_ended: Callable[[], None]
+    ) -> None:
+        self._connection = connection
+        self._runtime = runtime
+        self._handlers = handlers
+        self._on_ended = on_ended
+        self._websocket: WebSocket | None = None
+        self._inbox: deque[str | bytes] = deque()
+        self._inbox_bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._received = 0
+        self._is_busy = False  # there is an owner
+        self._is_over = False  # the last handler is done
+        self.closed: ConnectionClosed | None = None
+
+    async def open(self, websocket: WebSocket, data: bytes) -> None:
+        """Serve the open WebSocket from ``on_connect`` on; `data` came behind its handshake.
+
+        Returns when nothing is left to do for now.
+        """
+        self._websocket = websocket
+        self._is_busy = True
+        websocket.start(data)
+        await self._own(self._first_turns())
+
+    async def receive(self) -> Any:
+        """The next message for the application's own loop.
+
+        Raises `ConnectionClosed`, and `RuntimeError` when another coroutine waits for it already.
+        """
+        if self._waiter is not None:
+            raise RuntimeError("this connection is being received from already; one coroutine at a time")
+        await self._keep_session()
+        while True:
+            if self._inbox:
+                self._received += 1
+                if self._received % MESSAGES_PER_TURN == 0:
+                    await NEXT_TURN
+                try:
+                    return self._runtime.app.codec.decode(self._take())
+                except DecodeError as error:
+                    self._refuse_message(error)
+            if self.closed is not None:
+                raise self.closed
+            self._waiter = self._runtime.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def drop_inbox(self) -> None:
+        """What was received and not handled yet is nobody's any more."""
+        self._inbox.clear()
+        self._inbox_bytes = 0
+
+    # What the WebSocket tells
+
+    def message_received(self, message: str | bytes) -> None:
+        self._inbox.append(message)
+        self._inbox_bytes += len(message)
+        if self._waiter is not None:
+            self._wake_waiter()
+        elif not self._is_busy:
+            handler = self._handlers.message
+            if handler is None or handler.is_async:
+                self._become_task(None)
+            else:
+                self._call_now(handler)
+        if (len(self._inbox) >= INBOX_MESSAGES or self._inbox_bytes >= INBOX_BYTES) and self._websocket is not None:
+            self._websocket.pause()
+
+    def connection_ended(self, code: int, reason: str) -> None:
+        self.closed = ConnectionClosed(code, reason)
+        self._connection.detach()
+        if self._waiter is not None:
+            self._wake_waiter()
+        if not self._is_busy:
+            self._become_task(None)
+
+    # The owner
+
+    def _become_task(self, first: Coroutine[Any, Any, None] | None) -> None:
+        self._is_busy = True
+        self._runtime.spawn(self._own(first))
+
+    async def _own(self, first: Coroutine[Any, Any, None] | None) -> None:
+        """Do `first`, then everything that waits. Only the owner calls handlers."""
+        try:
+            if first is not None:
+                await first
+            await self._work()
+        except BaseException:  # this task was cancelled, or it is a defect of ours
+            assert self._websocket is not None
+            self._websocket.abort()
+            self._let_go()
+            raise
+        finally:
+            self._is_busy = False
+
+    async def _first_turns(self) -> None:
+        handlers, is_well = self._handlers, True
+        if handlers.connect is not None:
+            is_well = await self._call(handlers.connect)
+        if handlers.coroutine is not None and is_well:
+            await self._call(handlers.coroutine)
+            self._connection.close()
+
+    async def _work(self) -> None:
+        """Handle what is in the inbox, then, if the connection is over, its end."""
+        handler = self._handlers.message if self._handlers.coroutine is None else None
+        handled = 0
+        while self._inbox:
+            message = self._take()
+            if handler is None:
+                continue  # nobody wants it
+            try:
+                value = self._runtime.app.codec.decode(message)
+            except DecodeError as error:
+                self._refuse_message(error)
+                break
+            await self._call(handler, value)
+            handled += 1
+            if handled % MESSAGES_PER_TURN == 0:
+                await NEXT_TURN
+        if self.closed is not None and not self._is_over:
+            await self._end(self.closed)
+
+    async def _end(self, closed: ConnectionClosed) -> None:
+        try:
+            if self._handlers.disconnect is not None:
+                await self._call(self._handlers.disconnect, closed.code, closed.reason)
+            await self._keep_session()
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Whatever holds this connection forgets it. Idempotent."""
+        if not self._is_over:
+            self._is_over = True
+            self._runtime.closed(self._connection)
+            self._on_ended()
+
+    # One handler
+
+    def _call_now(self, handler: BoundHandler) -> None:
+        """A ``def`` handler needs no task, unless something must be awaited behind it."""
+        self._is_busy = True
+        rest = self._called(handler)
+        if rest is None and self.closed is None and not self._inbox:
+            self._is_busy = False
+        else:
+            self._become_task(rest)
+
+    def _called(self, handler: BoundHandler) -> Coroutine[Any, Any, None] | None:
+        """Handle the oldest message; what is left to be awaited."""
+        try:
+            value = self._runtime.app.codec.decode(self._take())
+        except DecodeError as error:
+            self._refuse_message(error)
+            return None
+        try:
+            result = handler.function(self._connection, value, **handler.arguments)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - `_fail` logs it
+            return self._fail(error)
+        if inspect.isawaitable(result):  # a decorator hid that it is ``async def``
+            return self._call_rest(result)
+        return self._keep_session() if self._has_session_work else None
+
+    async def _call_rest(self, result: Any) -> None:
+        await self._settle(lambda: result)
+
+    async def _call(self, handler: BoundHandler, *arguments: Any) -> bool:
+        """Run one handler; whether it ended well."""
+        return await self._settle(lambda: handler.function(self._connection, *arguments, **handler.arguments))
+
+    async def _settle(self, call: Callable[[], Any]) -> bool:
+        try:
+            result = call()
+            if inspect.isawaitable(result):
+                await result
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # it is meant for us
+            await self._fail(error)
+            return False
+        if self._has_session_work:
+            await self._keep_session()
+        return True
+
+    async def _fail(self, error: BaseException) -> None:
+        """A handler raised `error`: tell, and close with 1011."""
+        if isinstance(error, ConnectionClosed) and not self._connection.is_open:
+            await self._keep_session()
+            return  # the client left while the handler was at work
+        self._runtime.counters.add("handler_errors", type(error).__name__)
+        log.error("connection %s: a handler raised", self._connection.id, exc_info=error)
+        for function in self._runtime.app.handlers.error:
+            try:
+                await settled(function(self._connection, error))
+            except Exception:
+                log.exception("connection %s: on_error raised", self._connection.id)
+        self._connection.close(1011, "internal error")
+        await self._keep_session()
+
+    def _refuse_message(self, error: DecodeError) -> None:
+        self._runtime.counters.add("messages_refused", "codec")
+        log.info("connection %s: %s", self._connection.id, error)
+        self._connection.close(1007, "the message cannot be decoded")
+
+    # Small parts
+
+    @property
+    def _has_session_work(self) -> bool:
+        return self._connection.session.is_dirty or self._connection.session.is_touch_due
+
+    async def _keep_session(self) -> None:
+        """Write what changed, or extend the session's life. What cannot be written now is tried again next time."""
+        try:
+            await self._connection.session.flush()
+        except SessionUnavailable as error:
+            self._runtime.counters.add("session_writes_failed")
+            log.error("connection %s: its session was not written: %s", self._connection.id, error)
+        except SessionValueError as error:  # a list or dict in it was changed to hold what it cannot keep
+            self._runtime.counters.add("handler_errors", type(error).__name__)
+            log.error("connection %s: its session was not written: %s", self._connection.id, error)
+            self._connection.close(1011, "internal error")
+
+    def _take(self) -> str | bytes:
+        message = self._inbox.popleft()
+        self._inbox_bytes -= len(message)
+        if not self._inbox and self._websocket is not None and self._websocket.is_paused:
+            self._websocket.resume()
+        return message
+
+    def _wake_waiter(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
