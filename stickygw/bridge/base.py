@@ -54,4 +54,8 @@ class Bridge(Protocol):
         """How many published messages the store has not answered yet."""
 
     async def wait_sent(self) -> None:
-        """Return when nothing published is unanswered: it went out, or it is lost and counted."""
+        """Return when all that was published before the call went out, or is lost and counted.
+
+        Bounded by what a bridge keeps unanswered and how long it waits for an answer, whatever is published
+        meanwhile.
+        """

@@ -65,17 +65,9 @@ class Hub:
         """Take `member` out of all its rooms; the rooms whose last it was."""
         return [room for room in self.rooms_of(member) if self.leave(room, member)]
 
-    def members(self, room: str) -> tuple[Member, ...]:
-        """Who is in `room`, in the order of joining."""
-        return tuple(self._members.get(room, ()))
-
     def rooms_of(self, member: Member) -> tuple[str, ...]:
         """Where `member` is, in the order of joining."""
         return tuple(self._rooms.get(member, ()))
-
-    def rooms(self) -> tuple[str, ...]:
-        """Every room that has a local member."""
-        return tuple(self._members)
 
     def deliver(self, room: str, message: PreparedMessage, exclude: Member | None = None) -> int:
         """Give `message` to each member of `room` but `exclude`; how many took it.

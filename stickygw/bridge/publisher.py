@@ -58,8 +58,8 @@ class Publisher:
         self._pending_bytes = 0
         self._has_work = asyncio.Event()
         self._is_answered = asyncio.Event()
-        self._is_idle = asyncio.Event()
-        self._is_idle.set()
+        self._published = 0  # into the queue, ever
+        self._settled = asyncio.Event()  # set, and replaced, each time that messages are answered or lost
         self._task: asyncio.Task[None] | None = None
         self.connected = asyncio.Event()
 
@@ -73,7 +73,7 @@ class Publisher:
             return
         try:
             async with asyncio.timeout(PIPELINE_SECONDS):
-                await self._is_idle.wait()
+                await self.wait_sent()
         except TimeoutError:
             pass  # what is left is counted as lost where the session ends
         self._task.cancel()
@@ -97,7 +97,7 @@ class Publisher:
             return
         self._queue.append(command)
         self._pending_bytes += len(command)
-        self._is_idle.clear()
+        self._published += 1
         self._has_work.set()
 
     @property
@@ -105,9 +105,14 @@ class Publisher:
         """How many messages are not answered yet."""
         return len(self._queue) + len(self._unanswered)
 
-    async def wait_idle(self) -> None:
-        """Return when none is left: answered, or lost. A pipeline's time limit bounds it."""
-        await self._is_idle.wait()
+    async def wait_sent(self) -> None:
+        """Return when all that was published before the call is answered, or lost.
+
+        The queue's bound and a pipeline's time limits bound it, whatever is published meanwhile.
+        """
+        last = self._published
+        while self._published - self.backlog < last:  # the first published is the first settled
+            await self._settled.wait()
 
     async def _session(self) -> None:
         async with opened(self._connect) as connection:
@@ -133,6 +138,7 @@ class Publisher:
             self._pending_bytes -= self._unanswered.popleft()
             if not self._unanswered:
                 self._is_answered.set()
+                self._tell_settled()
 
     async def _write(self, connection: AbstractConnection) -> None:
         """One pipeline at a time; what is published meanwhile makes the next one."""
@@ -147,8 +153,6 @@ class Publisher:
             except TimeoutError:
                 async with asyncio.timeout(SECOND_LOOK_SECONDS):
                     await self._is_answered.wait()
-            if not self._queue:
-                self._is_idle.set()
 
     def _take_pipeline(self) -> list[bytes]:
         pipeline = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_PIPELINE_MESSAGES))]
@@ -172,4 +176,8 @@ class Publisher:
         self._unanswered.clear()
         self._pending_bytes = 0
         self._has_work.clear()
-        self._is_idle.set()
+        self._tell_settled()
+
+    def _tell_settled(self) -> None:
+        self._settled.set()
+        self._settled = asyncio.Event()

@@ -104,7 +104,7 @@ class RedisBridge:
 
     async def wait_sent(self) -> None:
         """See `Bridge.wait_sent`."""
-        await self._publisher.wait_idle()
+        await self._publisher.wait_sent()
 
     def _receive(self, channel: bytes, data: bytes) -> None:
         room = self._rooms.get(channel)

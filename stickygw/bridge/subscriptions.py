@@ -35,10 +35,6 @@ class Subscriptions:
         if channel in self._wanted:
             self._owed.add(channel)
 
-    def is_wanted(self, channel: bytes) -> bool:
-        """Whether its messages are wanted."""
-        return channel in self._wanted
-
     def is_confirmed(self, channel: bytes) -> bool:
         """Whether the server has said that all that was asked holds, and that is a subscription."""
         return channel in self._wanted and channel in self._sent and channel not in self._unanswered

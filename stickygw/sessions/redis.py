@@ -39,6 +39,12 @@ return sum
 """
 
 
+def _name(field: str) -> bytes:
+    """`field` as the server names it. Another program's names may be no UTF-8: they must not make a session
+    unreadable, nor unwritable."""
+    return field.encode(errors="surrogateescape")
+
+
 class RedisSessionStore:
     """A `SessionStore` over `client`, which it closes at the end.
 
@@ -71,17 +77,16 @@ class RedisSessionStore:
         key = self._key(id)
         async with self._answer():
             stored = cast("dict[bytes, bytes]", await self._client.hgetall(key))
-        # Another program's field names may be no UTF-8; they must not make the session unreadable.
-        return {field.decode(errors="surrogateescape"): packed for field, packed in stored.items()} or None
+        return {name.decode(errors="surrogateescape"): packed for name, packed in stored.items()} or None
 
     async def write(self, id: SessionId, changed: Mapping[str, bytes], removed: Collection[str], ttl: int) -> None:
         """See `SessionStore.write`."""
         key = self._key(id)
         async with self._answer(), self._client.pipeline(transaction=True) as transaction:
             if changed:
-                transaction.hset(key, mapping=cast("dict[Any, Any]", changed))
+                transaction.hset(key, mapping={_name(field): packed for field, packed in changed.items()})
             if removed:
-                transaction.hdel(key, *removed)
+                transaction.hdel(key, *map(_name, removed))
             transaction.expire(key, ttl)
             await transaction.execute()
 
@@ -89,7 +94,7 @@ class RedisSessionStore:
         """See `SessionStore.increment`."""
         key = self._key(id)
         async with self._answer():
-            answer: Any = await self._increment(keys=[key], args=[field, by, ttl])
+            answer: Any = await self._increment(keys=[key], args=[_name(field), by, ttl])
         match answer:
             case int():
                 return answer

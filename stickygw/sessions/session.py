@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from contextlib import asynccontextmanager
 from typing import Any
 
-from stickygw.errors import SessionValueError
+from stickygw.errors import SessionUnavailable, SessionValueError
 from stickygw.sessions.base import MAX_INTEGER, SessionStore
 from stickygw.sessions.values import MAX_FIELDS, check_name, is_immutable, pack, unpack
 from stickygw.types import SessionId
+
+log = logging.getLogger("stickygw.sessions")
 
 TOUCH_SECONDS = 60.0
 """The time to live is extended at most so often by use alone."""
@@ -25,7 +29,8 @@ class Session(MutableMapping[str, Any]):
 
     Reading and assigning never wait. What changed, in place too (``session["cart"].append(…)``), is written
     by `flush`, which the gateway calls after each handler. Values: see `values.pack`; assigning anything else
-    raises `SessionValueError`. `clock` gives seconds and never goes back.
+    raises `SessionValueError`. `timeout`: seconds that a method waits at most for the store, and for its turn
+    there before; then it raises `SessionUnavailable`. `clock` gives seconds and never goes back.
     """
 
     def __init__(
@@ -36,12 +41,14 @@ class Session(MutableMapping[str, Any]):
         ttl: int,
         clock: Callable[[], float] = time.monotonic,
         touch_interval: float = TOUCH_SECONDS,
+        timeout: float = 1.0,
     ) -> None:
         self.id = id
         self._store = store
         self._ttl = ttl
         self._clock = clock
         self._touch_interval = touch_interval
+        self._timeout = timeout
         self._extended_at: float | None = None  # None: not stored, or nobody knows when
         # What the store has, as far as we know.
         self._stored: dict[str, bytes] = {}
@@ -51,8 +58,7 @@ class Session(MutableMapping[str, Any]):
         self._assigned: set[str] = set()
         self._removed: set[str] = set()
         self._is_stored = False
-        # One exchange with the store at a time: answers on different connections may overtake each other.
-        self._exchange = asyncio.Lock()
+        self._turn = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<Session of {len(self)} fields>"  # never the id: it is a credential, and reprs reach logs
@@ -106,15 +112,31 @@ class Session(MutableMapping[str, Any]):
         changed, refused = self._changes()
         return bool(changed or refused or self._removals())
 
+    @property
+    def is_touch_due(self) -> bool:
+        """Whether it is stored and its life was not extended for `touch_interval`."""
+        return self._is_stored and (
+            self._extended_at is None or self._clock() - self._extended_at >= self._touch_interval
+        )
+
     async def flush(self) -> None:
         """Write what changed since the last time, in one go, and extend the life. Without changes: `touch`.
 
         Nothing is stored for a new session that nobody wrote to. Raises `SessionUnavailable`: all stays dirty
-        and is tried again next time. Raises `SessionValueError` when a value was changed in place into
-        something that cannot be kept; the other fields are written.
+        and is tried again next time. Raises `SessionValueError`, once, when a value was changed in place into
+        something that cannot be kept: its field is again what is stored, or gone; the other fields are
+        written, or stay dirty if the store is away too.
         """
-        async with self._exchange:
-            await self._flush()
+        refused = self._give_up_refused()
+        try:
+            async with self._exchange():
+                await self._flush()
+        except SessionUnavailable as error:
+            if refused is not None:
+                raise refused from error
+            raise
+        if refused is not None:
+            raise refused
 
     async def increment(self, field: str, by: int = 1) -> int:
         """Add `by` to an integer field in the store, atomically across all workers; the new value.
@@ -125,7 +147,7 @@ class Session(MutableMapping[str, Any]):
         self._check_room_for(field)
         if type(by) is not int or abs(by) > MAX_INTEGER:
             raise SessionValueError(f"a session field is incremented by an integer within ±{MAX_INTEGER}")
-        async with self._exchange:
+        async with self._exchange():
             if field in self._assigned or field in self._removed:
                 await self._flush()
             value = await self._store.increment(self.id, field, by, self._ttl)
@@ -136,8 +158,9 @@ class Session(MutableMapping[str, Any]):
             return value
 
     async def refresh(self) -> None:
-        """Load again what is stored. Fields that are not flushed yet survive. Raises `SessionUnavailable`."""
-        async with self._exchange:
+        """Load again what is stored, and touch it. Fields that are not flushed yet survive. Raises
+        `SessionUnavailable`."""
+        async with self._exchange():
             loaded = await self._store.load(self.id)
             was_stored = self._stored
             changed, refused = self._changes()
@@ -153,15 +176,34 @@ class Session(MutableMapping[str, Any]):
             self._removed &= self._stored.keys()
             if loaded is None:
                 self._extended_at = None
+            try:
+                await self._touch()  # loaded late in its life, it would end under who loaded it
+            except SessionUnavailable as error:
+                # What was read is good all the same (a replica reads, but can't write). The touch stays due.
+                log.debug("a loaded session was not touched: %s", error)
 
     async def touch(self) -> None:
         """Extend the life of a stored session, at most once in `touch_interval`. Raises
         `SessionUnavailable`."""
-        async with self._exchange:
+        if not self.is_touch_due:
+            return  # without waiting for its turn
+        async with self._exchange():
             await self._touch()
 
+    @asynccontextmanager
+    async def _exchange(self) -> AsyncIterator[None]:
+        """One exchange with the store at a time: answers on different connections may overtake each other.
+
+        One deadline for all that meet at a store that doesn't answer: the wait for the turn counts too.
+        """
+        try:
+            async with asyncio.timeout(self._timeout), self._turn:
+                yield
+        except TimeoutError as error:
+            raise SessionUnavailable(f"the session's turn at the store took longer than {self._timeout:g} s") from error
+
     async def _flush(self) -> None:
-        changed, refused = self._changes()
+        changed, _ = self._changes()  # what is refused is told by its own handler's flush
         self._removed &= self._stored.keys()
         removed = self._removals()
         if changed or removed:
@@ -169,8 +211,6 @@ class Session(MutableMapping[str, Any]):
         else:
             self._assigned.clear()  # to what is stored already
             await self._touch()
-        if refused:
-            raise next(iter(refused.values()))
 
     async def _write(self, changed: dict[str, bytes], removed: set[str]) -> None:
         """Write, and then take as stored what was written; what the application did meanwhile stays dirty."""
@@ -181,6 +221,7 @@ class Session(MutableMapping[str, Any]):
             # It may have been written all the same: nothing is known of these fields.
             self._stored.update(dict.fromkeys([*changed, *removed], _UNKNOWN))
             self._assigned |= assigned & self._live.keys()
+            self._removed |= changed.keys() - self._live.keys()  # given up meanwhile
             raise
         self._stored.update(changed)
         for field in removed:
@@ -189,11 +230,10 @@ class Session(MutableMapping[str, Any]):
         self._wrote()
 
     async def _touch(self) -> None:
-        now = self._clock()
-        if not self._is_stored or (self._extended_at is not None and now - self._extended_at < self._touch_interval):
-            return
-        await self._store.touch(self.id, self._ttl)
-        self._extended_at = now
+        if self.is_touch_due:
+            now = self._clock()
+            await self._store.touch(self.id, self._ttl)
+            self._extended_at = now
 
     def _wrote(self) -> None:
         self._is_stored = bool(self._stored)
@@ -216,6 +256,19 @@ class Session(MutableMapping[str, Any]):
             if packed != self._stored.get(field):
                 changed[field] = packed
         return changed, refused
+
+    def _give_up_refused(self) -> SessionValueError | None:
+        """Forget values that cannot be packed any more: each would fail the flushes of all who share the session.
+
+        What is stored takes their place, or nothing. The first one's error.
+        """
+        _, refused = self._changes()
+        for field in refused:
+            del self._live[field]
+            self._assigned.discard(field)
+            if self._stored.get(field, _UNKNOWN) == _UNKNOWN:
+                self._removed.add(field)
+        return next(iter(refused.values()), None)
 
     def _removals(self) -> set[str]:
         return self._removed & self._stored.keys()

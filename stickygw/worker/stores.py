@@ -32,7 +32,7 @@ class Stores:
         self._session_store = RedisSessionStore.from_url(
             url, prefix=settings.redis.prefix, timeout=settings.redis.timeout
         )
-        self.sessions = Sessions(self._session_store, ttl=settings.session.ttl)
+        self.sessions = Sessions(self._session_store, ttl=settings.session.ttl, timeout=settings.redis.timeout)
 
     def _deliver(self, room: str, message: PreparedMessage) -> None:
         self.hub.deliver(room, message)

@@ -203,6 +203,26 @@ async def test_what_is_published_before_stop_is_sent(new_node: NewNode) -> None:
     await wait_until(lambda: len(b.received) == 5_000)
 
 
+async def test_who_waits_for_what_was_sent_does_not_wait_for_what_is_published_meanwhile(new_node: NewNode) -> None:
+    a, b = await new_node(), await new_node()
+    await b.bridge.subscribe("room")
+    is_over = False
+
+    async def publish_always() -> None:
+        while not is_over:
+            a.bridge.publish("another room", text("x"))
+            await asyncio.sleep(0)
+
+    busy = asyncio.create_task(publish_always())
+    for number in range(20):
+        a.bridge.publish("room", text(str(number)))
+        async with asyncio.timeout(5):
+            await a.bridge.wait_sent()
+    is_over = True
+    await busy
+    await wait_until(lambda: len(b.received) == 20)
+
+
 async def test_who_waits_for_what_was_sent_loses_nothing_of_a_flood(new_node: NewNode) -> None:
     a, b = await new_node(), await new_node()
     await b.bridge.subscribe("room")

@@ -86,6 +86,14 @@ async def test_what_was_written_is_loaded(kept: Kept, id: SessionId) -> None:
     assert await kept.store.load(id) == {"a": packed(1), "ü": packed("x"), "": b"\x00\xff"}
 
 
+async def test_a_field_whose_name_is_no_utf_8_is_kept_and_removed(kept: Kept, id: SessionId) -> None:
+    await kept.store.write(id, {"\udcff": packed(1), "a": packed(2)}, [], TTL)
+    assert await kept.store.increment(id, "\udcff", 1, TTL) == 2
+    assert await kept.store.load(id) == {"\udcff": packed(2), "a": packed(2)}
+    await kept.store.write(id, {}, ["\udcff"], TTL)
+    assert await kept.store.load(id) == {"a": packed(2)}
+
+
 async def test_a_write_touches_only_the_fields_it_names(kept: Kept, id: SessionId) -> None:
     await kept.store.write(id, {"a": packed(1), "b": packed(2), "c": packed(3)}, [], TTL)
     await kept.store.write(id, {"a": packed(4)}, ["b", "never was"], TTL)

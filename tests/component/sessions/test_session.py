@@ -78,7 +78,7 @@ def store(clock: Clock) -> Store:
 
 
 def new_session(store: Store, clock: Clock) -> Session:
-    return Session(ID, store, ttl=1000, clock=clock)
+    return Session(ID, store, ttl=1000, clock=clock, timeout=10)
 
 
 @pytest.fixture
@@ -272,10 +272,57 @@ async def test_a_change_in_place_that_cannot_be_kept_holds_up_no_other_field(sto
     with pytest.raises(SessionValueError, match="bad"):
         await session.flush()
     assert await store.fields() == {"good": 1}
-    assert session.is_dirty
-    session["bad"].pop()
+
+
+async def test_a_change_in_place_that_cannot_be_kept_is_told_once(store: Store, session: Session) -> None:
+    session.update(stored=[1])
     await session.flush()
-    assert await store.fields() == {"good": 1, "bad": [1]}
+    session["stored"].append(object())
+    session["new"] = [1]
+    session["new"].append(object())
+    with pytest.raises(SessionValueError):
+        await session.flush()
+    assert dict(session) == {"stored": [1]}
+    assert not session.is_dirty
+    session["stored"].append(2)
+    await session.flush()
+    assert await store.fields() == {"stored": [1, 2]}
+
+
+async def test_a_change_in_place_that_cannot_be_kept_is_told_while_the_store_is_away(
+    store: Store, session: Session
+) -> None:
+    session.update(good=1, bad=[1])
+    session["bad"].append(object())
+    store.is_away = True
+    with pytest.raises(SessionValueError):
+        await session.flush()
+    assert dict(session) == {"good": 1}
+    assert session.is_dirty
+    store.is_away = False
+    await session.flush()
+    assert await store.fields() == {"good": 1}
+
+
+@pytest.mark.parametrize("loses_answers", [False, True])
+async def test_a_value_given_up_while_it_was_perhaps_written_is_removed(
+    store: Store, session: Session, loses_answers: bool
+) -> None:
+    session.update(good=1, bad=[1])
+    await session.flush()
+    session["bad"].append(2)
+    store.is_away, store.loses_answers = not loses_answers, loses_answers
+    first = await held_up(store, session)
+    session["bad"].append(object())
+    second = asyncio.create_task(session.flush())
+    await asyncio.sleep(0)
+    store.may_go.set()
+    results = await asyncio.gather(first, second, return_exceptions=True)
+    assert [type(result) for result in results] == [SessionUnavailable, SessionValueError]
+    assert dict(session) == {"good": 1}
+    store.is_away = store.loses_answers = False
+    await session.flush()
+    assert await store.fields() == {"good": 1}
 
 
 async def test_is_new_until_something_is_stored(store: Store, session: Session, clock: Clock) -> None:
@@ -309,12 +356,39 @@ async def test_use_extends_the_life_at_most_once_in_the_interval(store: Store, s
     assert await store.fields() is None
 
 
-async def test_a_loaded_session_is_touched_at_its_first_use(store: Store, session: Session, clock: Clock) -> None:
+async def test_a_touch_is_due_when_something_is_stored_and_the_interval_has_passed(
+    store: Store, session: Session, clock: Clock
+) -> None:
+    clock.now += 60
+    assert not session.is_touch_due
+    session["a"] = 1
+    await session.flush()
+    clock.now += 59
+    assert not session.is_touch_due
+    clock.now += 1
+    assert session.is_touch_due
+    await session.touch()
+    assert not session.is_touch_due
+
+
+async def test_a_load_is_a_use(store: Store, session: Session, clock: Clock) -> None:
     await store.write(ID, {"a": b"\x01"}, [], 10)
     await session.refresh()
-    await session.flush()
     clock.now += 500
     assert await store.fields() == {"a": 1}
+
+
+async def test_what_can_be_read_but_not_touched_is_loaded_and_stays_due(
+    store: Store, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(id: SessionId, ttl: int) -> None:
+        raise SessionUnavailable("READONLY")
+
+    await store.write(ID, {"a": b"\x01"}, [], 10)
+    monkeypatch.setattr(store, "touch", refuse)
+    await session.refresh()
+    assert session["a"] == 1
+    assert session.is_touch_due
 
 
 # Failure
@@ -363,6 +437,33 @@ async def test_a_cancelled_flush_leaves_everything_dirty(store: Store, session: 
     assert session.is_dirty
     await session.flush()
     assert await store.fields() == {"a": 1}
+
+
+async def test_all_who_meet_at_a_dead_store_wait_for_one_time_limit(store: Store, clock: Clock) -> None:
+    session = Session(ID, store, ttl=1000, clock=clock, timeout=0.2)
+    session["a"] = 1
+    await session.flush()
+    store.may_go.clear()
+    clock.now += 60
+    session["a"] = 2
+    waits = [session.touch, session.flush, session.refresh, lambda: session.increment("n")] * 10
+    async with asyncio.timeout(2):
+        results = await asyncio.gather(*(wait() for wait in waits), return_exceptions=True)
+    assert {type(result) for result in results} == {SessionUnavailable}
+    store.may_go.set()
+    await session.flush()
+    assert await store.fields() == {"a": 2}
+
+
+async def test_a_touch_that_is_not_due_waits_for_nobody(store: Store, session: Session) -> None:
+    session["a"] = 1
+    await session.flush()
+    session["a"] = 2
+    flush = await held_up(store, session)
+    async with asyncio.timeout(1):
+        await session.touch()
+    store.may_go.set()
+    await flush
 
 
 # Together

@@ -22,7 +22,7 @@ def id() -> SessionId:
 
 async def test_increments_of_several_clients_lose_nothing(valkey: ValkeyServer, prefix: str, id: SessionId) -> None:
     stores = [RedisSessionStore.from_url(valkey.url, prefix=prefix, timeout=10) for _ in range(4)]
-    sessions = [Session(id, store, ttl=100) for store in stores]
+    sessions = [Session(id, store, ttl=100, timeout=10) for store in stores]
     await asyncio.gather(*(session.increment("n") for session in sessions for _ in range(100)))
     await sessions[0].refresh()
     assert sessions[0]["n"] == 400
@@ -38,6 +38,25 @@ async def test_increment_works_after_the_server_forgot_its_scripts(
     async with Redis.from_url(valkey.url) as redis:
         await redis.script_flush()
     assert await store.increment(id, "n", 1, 100) == 2
+    await store.close()
+
+
+async def test_another_programs_field_whose_name_is_no_utf_8_can_be_read_changed_and_removed(
+    valkey: ValkeyServer, prefix: str, id: SessionId
+) -> None:
+    store = RedisSessionStore.from_url(valkey.url, prefix=prefix)
+    session = Session(id, store, ttl=100)
+    key = f"{prefix}:session:{id}"
+    async with Redis.from_url(valkey.url) as redis:
+        await redis.hset(key, mapping={b"\xff": b"\x91\x01", b"\xfe": b"\x01"})
+        await session.refresh()
+        session["\udcff"].append(2)
+        await session.flush()
+        assert await store.increment(id, "\udcfe", 1, 100) == 2
+        assert await redis.hgetall(key) == {b"\xff": b"\x92\x01\x02", b"\xfe": b"\x02"}
+        session.clear()
+        await session.flush()
+        assert await redis.hgetall(key) == {}
     await store.close()
 
 

@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from collections.abc import AsyncIterator
 
 import pytest
 from support.waiting import wait_until
 
 from stickygw.errors import SessionUnavailable
+from stickygw.sessions.base import check_session_id
 from stickygw.sessions.memory import MemorySessionStore
-from stickygw.sessions.registry import Sessions
+from stickygw.sessions.registry import TOUCH_BATCH, Sessions, new_session_id
 from stickygw.types import SessionId
 
 ID = SessionId("0123456789abcdef" * 2)
 
 
 class Store(MemorySessionStore):
-    """A store that counts loads, and can be held up or away."""
+    """A store that counts loads and touches, and can be held up or away, or fail at one session's touch."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.now = 1000.0
+        super().__init__(lambda: self.now)
         self.loads = 0
+        self.touches = 0
+        self.fails_at: SessionId | None = None
         self.is_away = False
         self.may_go = asyncio.Event()
         self.may_go.set()
@@ -33,6 +38,14 @@ class Store(MemorySessionStore):
         if self.is_away:
             raise SessionUnavailable("away")
         return await super().load(id)
+
+    async def touch(self, id: SessionId, ttl: int) -> None:
+        self.touches += 1
+        if self.is_away:
+            raise SessionUnavailable("away")
+        if id == self.fails_at:
+            raise LookupError("a defect for this test")
+        await super().touch(id, ttl)
 
 
 @pytest.fixture
@@ -139,3 +152,104 @@ async def test_fields_that_could_not_be_saved_are_told_but_not_the_id(
         sessions.release(session)
     assert "could not be saved" in caplog.text
     assert ID not in caplog.text
+
+
+def test_a_new_id_is_one_that_stores_take() -> None:
+    assert check_session_id(new_session_id()) != new_session_id()
+
+
+# The life of what is in use
+
+
+@pytest.fixture
+async def touched(store: Store) -> AsyncIterator[Sessions]:
+    """Sessions that live a second, touched each time that the loop has nothing else to do."""
+    sessions = Sessions(store, ttl=1, touch_interval=0.0)
+    sessions.start()
+    yield sessions
+    await sessions.stop()
+
+
+async def test_a_quiet_session_in_use_outlives_its_ttl(store: Store, touched: Sessions) -> None:
+    await store.write(ID, {"a": b"\x01"}, [], 1)
+    await touched.open(ID)
+    for _ in range(5):
+        store.now += 0.9
+        touches = store.touches
+        await wait_until(lambda touches=touches: store.touches > touches)  # type: ignore[misc]
+    assert await store.load(ID) == {"a": b"\x01"}
+
+
+@pytest.mark.parametrize(("ttl", "interval"), [(1, 0.25), (100, 25), (240, 60), (14 * 86_400, 60)])
+async def test_a_touch_is_due_four_times_in_a_ttl_and_each_minute_at_least(
+    store: Store, ttl: int, interval: float
+) -> None:
+    now = 0.0
+    session = await Sessions(store, ttl=ttl, clock=lambda: now).open(None)
+    session["a"] = 1
+    await session.flush()
+    now = interval - 0.01
+    assert not session.is_touch_due
+    now = interval
+    assert session.is_touch_due
+
+
+async def test_only_what_is_stored_and_in_use_is_touched(store: Store, touched: Sessions) -> None:
+    stored, released = await touched.open(None), await touched.open(None)
+    await touched.open(None)
+    for session in (stored, released):
+        session["a"] = 1
+        await session.flush()
+    touched.release(released)
+    seen: list[SessionId] = []
+    touch = store.touch
+
+    async def note(id: SessionId, ttl: int) -> None:
+        seen.append(id)
+        await touch(id, ttl)
+
+    store.touch = note  # type: ignore[method-assign]
+    await wait_until(lambda: len(seen) > 3)
+    assert set(seen) == {stored.id}
+
+
+async def test_an_outage_is_told_once_in_a_round_and_touches_go_on_after_it(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    sessions = Sessions(store, ttl=100, touch_interval=0.0)
+    count = 3 * TOUCH_BATCH
+    for _ in range(count):
+        session = await sessions.open(None)
+        session["a"] = 1
+        await session.flush()
+    store.is_away = True
+    sessions.start()
+    await wait_until(lambda: store.touches >= 2 * count)
+    rounds = -(-store.touches // count)
+    assert len([record for record in caplog.records if "cannot be touched" in record.message]) in (rounds - 1, rounds)
+    store.is_away = False
+    before = store.touches
+    await wait_until(lambda: store.touches >= before + count)
+    await sessions.stop()
+
+
+async def test_a_defect_at_one_session_is_loud_and_keeps_touches_from_no_other(
+    store: Store, touched: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        session = await touched.open(None)
+        session["a"] = 1
+        await session.flush()
+        store.fails_at = store.fails_at or session.id
+    before = store.touches
+    await wait_until(lambda: store.touches >= before + 6)
+    assert "a defect for this test" in caplog.text
+
+
+async def test_stop_leaves_no_task(store: Store) -> None:
+    tasks = asyncio.all_tasks()
+    sessions = Sessions(store, ttl=100)
+    await sessions.stop()
+    sessions.start()
+    await sessions.stop()
+    assert asyncio.all_tasks() == tasks

@@ -1,0 +1,108 @@
+"""`Publisher` at a store that answers, or breaks, exactly when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from random import Random
+from typing import Any
+
+import pytest
+from support.waiting import wait_until
+
+from stickygw.bridge.publisher import Publisher
+from stickygw.observability.counters import Counters
+
+
+class Connection:
+    """What the publisher needs of a connection to the store."""
+
+    def __init__(self) -> None:
+        self.pipelines = 0
+        self._answers: asyncio.Queue[Exception | int] = asyncio.Queue()
+
+    async def connect(self) -> None:
+        """It is there at once."""
+
+    async def disconnect(self, *, nowait: bool) -> None:
+        """It needs no end."""
+
+    async def send_packed_command(self, data: bytes, *, check_health: bool) -> None:
+        self.pipelines += 1
+
+    async def read_response(self, **options: Any) -> int:
+        answer = await self._answers.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def answer(self, *answers: Exception | int) -> None:
+        for answer in answers:
+            self._answers.put_nowait(answer)
+
+
+@pytest.fixture
+def connection() -> Connection:
+    return Connection()
+
+
+@pytest.fixture
+async def publisher(connection: Connection) -> AsyncIterator[Publisher]:
+    publisher = Publisher(lambda: connection, counters=Counters(), random=Random(1))  # type: ignore[arg-type, return-value]
+    publisher.start()
+    await publisher.connected.wait()
+    yield publisher
+    await publisher.stop()
+
+
+async def test_who_waits_for_what_was_sent_is_done_though_more_was_published(
+    publisher: Publisher, connection: Connection
+) -> None:
+    publisher.publish(b"mine", b"x")
+    sent = asyncio.create_task(publisher.wait_sent())
+    await wait_until(lambda: connection.pipelines == 1)
+    publisher.publish(b"another's", b"x")
+    connection.answer(0)
+    async with asyncio.timeout(0.5):  # half of what the other's pipeline has for its answer
+        await sent
+    assert publisher.backlog == 1
+    connection.answer(0)
+
+
+async def test_who_waits_for_what_was_sent_waits_for_the_last_of_it(
+    publisher: Publisher, connection: Connection
+) -> None:
+    publisher.publish(b"first", b"x")
+    await wait_until(lambda: connection.pipelines == 1)
+    publisher.publish(b"second", b"x")
+    sent = asyncio.create_task(publisher.wait_sent())
+    connection.answer(0)
+    await wait_until(lambda: connection.pipelines == 2)
+    assert not sent.done()
+    connection.answer(0)
+    await sent
+    await publisher.wait_sent()
+
+
+async def test_who_waits_for_what_was_sent_is_done_when_it_is_lost(
+    publisher: Publisher, connection: Connection
+) -> None:
+    publisher.publish(b"mine", b"x")
+    sent = asyncio.create_task(publisher.wait_sent())
+    await wait_until(lambda: connection.pipelines == 1)
+    connection.answer(ConnectionResetError("the store is gone"))
+    async with asyncio.timeout(0.5):
+        await sent
+    assert publisher.backlog == 0
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_stop_that_meets_the_end_of_the_connection_is_a_stop(
+    publisher: Publisher, connection: Connection, turns: int
+) -> None:
+    await asyncio.sleep(0)
+    connection.answer(ConnectionResetError("the store is gone"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(3):
+        await publisher.stop()
