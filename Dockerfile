@@ -6,7 +6,7 @@ COPY stickygw ./stickygw
 # Wheels only: nothing here needs a compiler.
 RUN python -m venv /opt/stickygw \
  && /opt/stickygw/bin/pip install --no-cache-dir --only-binary=:all: hatchling \
- && /opt/stickygw/bin/pip install --no-cache-dir --no-build-isolation --prefer-binary . \
+ && /opt/stickygw/bin/pip install --no-cache-dir --no-build-isolation --only-binary=:all: . \
  && /opt/stickygw/bin/pip uninstall --yes hatchling pip
 
 FROM python:3.13-slim

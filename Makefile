@@ -11,7 +11,7 @@ help:
 	$(info make demo        a chat on two worker processes; BIND=0.0.0.0:8000 in a container)
 	$(info make test        ruff, mypy, import-linter and all tests but the long ones)
 	$(info make test-long   the tests that take minutes)
-	$(info make bench       the figures of the benchmarks page)
+	$(info make bench       the figures in benchmarks/results, on this machine)
 	$(info make clean       removes .venv and every cache)
 	$(info )
 	$(info PYTHON=python3.12 chooses the interpreter; without it, the newest from 3.14 to 3.11 is taken.)

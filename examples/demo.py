@@ -7,15 +7,18 @@ the next port that is free on both. The process becomes the gateway itself: Ctrl
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import sys
 from pathlib import Path
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 CHAT = Path(__file__).parent / "chat" / "app.py"
 FIRST_PORT = 8000
 PORTS_TRIED = 100
-THIS_MACHINE = {"127.0.0.1", "0.0.0.0", "localhost", "[::]", "[::1]", ""}
+NAMES_OF_THIS_MACHINE = ("127.0.0.1", "localhost", "[::1]")
 
 
 def can_bind(host: str, port: int) -> bool:
@@ -60,21 +63,41 @@ def chosen_binds() -> list[str]:
     return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host in hosts]
 
 
-def visitors(bind: str) -> list[str]:
-    """The addresses under which a browser here reaches `bind`; none when it names no port."""
-    host, _, port = bind.rpartition(":")
-    if not port.isdecimal() or int(port) == 0:
+def addresses(host: str) -> list[Address]:
+    """What a host's name stands for, the first first; none when it is not known here."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except OSError:
         return []
-    hosts = ["127.0.0.1", "localhost"] if host in THIS_MACHINE else [host]
-    return [f"http://{host}:{port}" for host in hosts]
+    return [ipaddress.ip_address(target[0]) for *_, target in found]
+
+
+def visitors(bind: str) -> list[str]:
+    """The addresses under which a browser here reaches `bind`; none when it names no port, or a host unknown here.
+
+    The gateway listens on the first address of a host, and [::] is IPv6 alone: 127.0.0.1 would not answer there.
+    """
+    host, _, port = bind.rpartition(":")
+    bound = next(iter(addresses(host)), None) if port.isdecimal() and int(port) else None
+    if bound is None:
+        return []
+    if not (bound.is_loopback or bound.is_unspecified):
+        return [f"http://{host}:{port}"]
+    names = [name for name in NAMES_OF_THIS_MACHINE if any(leads_to(bound, address) for address in addresses(name))]
+    return [f"http://{name}:{port}" for name in names]
+
+
+def leads_to(bound: Address, address: Address) -> bool:
+    """Whether an address of this machine reaches a listener on `bound`."""
+    return address == bound or (bound.is_unspecified and address.version == bound.version)
 
 
 def main() -> None:
     binds = chosen_binds()
-    print("A chat on two worker processes. Cookies are per host, so each of these is a visitor of its own:")
+    print("A chat on two worker processes. Cookies are per host, so each address is a visitor of its own.")
     for address in visitors(binds[0]):
         print(f"    {address}")
-    print('Open them when the line "ready" is here; Ctrl-C ends everything.', flush=True)
+    print('Open it when the line "ready" is here; Ctrl-C ends everything.', flush=True)
     command = [sys.executable, "-m", "stickygw.cli", "run", f"{CHAT}:app", "--workers", "2"]
     for bind in binds:
         command += ["--bind", bind]

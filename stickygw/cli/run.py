@@ -43,4 +43,5 @@ def become_primary(settings: Settings, target: str) -> NoReturn:
         fd = file.fileno()
         os.set_inheritable(fd, True)
         sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, "-m", "stickygw.primary", "--settings-fd", str(fd), target])
+        # -P: with -m alone, a secrets.py in the current directory would take the standard library's place.
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "stickygw.primary", "--settings-fd", str(fd), target])

@@ -56,7 +56,11 @@ class RedisSettings(_Section):
         ),
     )
     timeout: Seconds = Field(
-        default=1.0, description="Seconds that one command may take before the store counts as away."
+        default=1.0,
+        description=(
+            "Seconds that one command of the session store may take before the store counts as away; the rooms' "
+            "bridge has waits of its own."
+        ),
     )
 
 
@@ -93,7 +97,10 @@ class Settings(_Section):
     )
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         default="auto",
-        description=('Worker processes, each with a slot of its own; "auto": one for each CPU this process may use.'),
+        description=(
+            'Worker processes, each with a slot of its own; "auto": one for each CPU this process may use, by its '
+            "affinity mask and its control group's quota."
+        ),
     )
     keys: Listed[str] = Field(
         default=("cookie",),
@@ -143,8 +150,8 @@ class Settings(_Section):
     state_dir: Path | None = Field(
         default=None,
         description=(
-            "What outlives a reboot: own secret, gateway id, embedded Valkey's data; default "
-            "$XDG_STATE_HOME/stickygw/PORT."
+            "What outlives a reboot: own secret, gateway id, embedded Valkey's data; default $XDG_STATE_HOME or "
+            "~/.local/state, + stickygw/PORT."
         ),
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -155,7 +162,13 @@ class Settings(_Section):
         default=10.0, description="Seconds from accept until the request head must be complete; else 408."
     )
     start_timeout: Seconds = Field(default=30.0, description="Seconds a worker may take to be ready.")
-    stop_timeout: Seconds = Field(default=30.0, description="Seconds a stop may take before what is left is cut.")
+    stop_timeout: Seconds = Field(
+        default=30.0,
+        description=(
+            "Seconds that the connections have in a stop before what is left is cut; after Ctrl-C 1.5 at most. The "
+            "embedded Valkey may then take up to 5 more, after Ctrl-C 0.3."
+        ),
+    )
     worker_orphan_timeout: Seconds = Field(
         default=600.0, description="Seconds a worker goes on serving after its primary died."
     )
@@ -164,19 +177,35 @@ class Settings(_Section):
     )
     slot_wait: Seconds = Field(
         default=2.0,
-        description="Seconds a client waits for its restarting slot before it is served by another.",
+        description=(
+            "Seconds a client waits for its restarting slot before it is served by another, or, where no other can, "
+            "gets 503."
+        ),
     )
     slot_queue: Annotated[int, Field(ge=1)] = Field(
-        default=1024, description="Connections that may wait for one slot; more get 503."
+        default=1024,
+        description=(
+            "Connections that may wait in the primary for one slot; more get 503. Beside them, some 280 may be on "
+            "their way to its worker."
+        ),
     )
     max_pending: Annotated[int, Field(ge=1)] = Field(
-        default=4096, description="Connections whose head is not complete yet, in all."
+        default=4096,
+        description=(
+            "Connections whose head is not complete yet, in all; more get 503, or are closed if they have sent "
+            "nothing. At most half of the descriptors that the primary may open."
+        ),
     )
     max_pending_per_address: Annotated[int, Field(ge=1)] = Field(
-        default=256, description="The same, for one client address."
+        default=256,
+        description="The same, for one client address; the peers in trusted_proxies are not counted so.",
     )
     max_connections: Annotated[int, Field(ge=1)] = Field(
-        default=10_000, description="Connections of one worker; a full one is passed over."
+        default=10_000,
+        description=(
+            "Connections of one worker; a full one is passed over. At most the descriptors that a process may open, "
+            "less 128."
+        ),
     )
     max_message: Bytes = Field(
         default=1 << 20, description="Bytes of one incoming message; a longer one closes with 1009."

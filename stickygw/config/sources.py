@@ -6,6 +6,7 @@ pydantic-settings reads, merges and validates; this file remembers who gave what
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,13 @@ from stickygw.errors import SettingsError
 CONFIG_FILE = "stickygw.toml"
 
 _NAME_OF_VARIABLE = {setting.variable: name for name, setting in SETTINGS.items()}
+
+_OF_A_SERVICE = re.compile(
+    VARIABLE_PREFIX + r"(\w+_)?"
+    r"(SERVICE_HOST=|SERVICE_PORT(_\w+)?=|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=|PORT=(tcp|udp|sctp)://)"
+)
+"""What Kubernetes puts into every container for a Service called stickygw or stickygw-anything: none of our settings,
+unlike a mistaken ``STICKYGW_PORT=8000``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +70,13 @@ def load_settings(
 
     `flags` has dotted names; `spelled` says how the user wrote one where that is not ``--its-name``. Without
     a `config_file` (which must exist) ``stickygw.toml`` in `directory` is read if there is one. A variable
-    that is empty counts as not set.
+    that is empty counts as not set, and those that Kubernetes makes for a Service are not ours.
 
     Raises `SettingsError` with one line for each wrong value or unknown name.
     """
     file = _existing(config_file, directory)
     in_file = _read(file)
-    variables = {name: text for name, text in environ.items() if name.startswith(VARIABLE_PREFIX) and text}
+    variables = {name: text for name, text in environ.items() if _is_meant_for_us(name, text)}
     flag = {name: f"flag {(spelled or {}).get(name) or '--' + name.replace('_', '-')}" for name in flags}
     origins = {
         **dict.fromkeys(_names_in(in_file.toml_data), f"file {file}"),
@@ -121,6 +129,12 @@ def _environment(variables: Mapping[str, str]) -> EnvSettingsSource:
     source = EnvSettingsSource(_Described)
     source.env_vars = {name.lower(): text for name, text in variables.items()}  # ours, not os.environ's
     return source
+
+
+def _is_meant_for_us(name: str, text: str) -> bool:
+    if not (name.startswith(VARIABLE_PREFIX) and text):
+        return False
+    return name in _NAME_OF_VARIABLE or not _OF_A_SERVICE.match(f"{name}={text}")
 
 
 def _existing(config_file: Path | None, directory: Path) -> Path | None:

@@ -1,6 +1,7 @@
-"""Fixtures for the tests of applications: `app_client` and `gateway`.
+"""Fixtures for the tests of applications: `gateway`, and `app_client` where pytest-asyncio is installed.
 
-pytest loads this module in every environment that has stickygw, so it imports nothing before a fixture is used.
+pytest loads this module in every environment that has stickygw, for projects that never heard of it too: so it needs
+nothing but pytest, and imports the rest when a fixture is used.
 """
 
 from __future__ import annotations
@@ -10,24 +11,28 @@ from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import pytest_asyncio
 
 if TYPE_CHECKING:
     from stickygw import App
     from stickygw.testing import AppClient, Gateway
 
+try:
+    import pytest_asyncio
+except ModuleNotFoundError:
+    pass  # whoever asks for `app_client` is told that there is no such fixture
+else:
 
-@pytest_asyncio.fixture
-async def app_client() -> AsyncIterator[Callable[..., Awaitable[AppClient]]]:
-    """``client = await app_client(app, **settings)``: the application runs in this process until the test ends."""
-    from stickygw.testing.app_client import AppClient
+    @pytest_asyncio.fixture
+    async def app_client() -> AsyncIterator[Callable[..., Awaitable[AppClient]]]:
+        """``client = await app_client(app, **settings)``: the application runs in this process until the test ends."""
+        from stickygw.testing.app_client import AppClient
 
-    async with AsyncExitStack() as running:
+        async with AsyncExitStack() as running:
 
-        async def start(app: App, **options: Any) -> AppClient:
-            return await running.enter_async_context(AppClient(app, **options))
+            async def start(app: App, **options: Any) -> AppClient:
+                return await running.enter_async_context(AppClient(app, **options))
 
-        yield start
+            yield start
 
 
 @pytest.fixture

@@ -187,6 +187,24 @@ def test_run_becomes_the_primary_and_hands_it_settings_that_no_argument_shows(fo
     assert done.stderr.strip().endswith("(deleted) False")
 
 
+def test_a_users_secrets_py_does_not_take_the_standard_librarys_place_in_the_primary(folder: Path) -> None:
+    (folder / "secrets.py").write_text("raise SystemExit('the secrets.py of the current directory was imported')\n")
+    # As the installed command starts: `python -m stickygw.cli` would have the current directory on its path itself.
+    start = "import sys; sys.path.remove(''); from stickygw.cli.main import main; main()"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-c", start, "run", "chat", "--bind", bind],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == ExitCode.BIND, done.stderr
+
+
 def test_version_and_help_need_no_settings(folder: Path) -> None:
     (folder / "stickygw.toml").write_text("no toml")
     assert stickygw(folder, "--version").stdout.startswith("stickygw ")

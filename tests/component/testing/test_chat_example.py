@@ -1,24 +1,24 @@
 """The chat, tested as users test their own applications: `docs/testing.md` shows this file."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from stickygw.apps.loader import load_target
 
-CHAT = Path(__file__).parents[3] / "examples" / "chat" / "app.py"
+CHAT = f"{Path(__file__).parents[3] / 'examples' / 'chat' / 'app.py'}:app"
 
 
 @pytest.fixture
 def app():
-    return load_target(f"{CHAT}:app", directory=Path.cwd())
+    return load_target(CHAT, directory=Path.cwd())
 
 
 async def test_a_message_reaches_everybody_in_the_room(app, app_client):
     client = await app_client(app)
     async with client.connect("/ws/lobby", session={"name": "Ada"}) as ada, client.connect("/ws/lobby") as bob:
-        welcome = await ada.receive()
-        assert (welcome["type"], welcome["you"]["name"], welcome["visits"]) == ("welcome", "Ada", 1)
+        assert (await ada.receive())["type"] == "welcome"
         assert (await bob.receive())["type"] == "welcome"
         assert (await ada.receive())["type"] == "entered"
         await ada.send({"type": "say", "id": "1", "text": "hello"})
@@ -30,25 +30,18 @@ async def test_a_message_reaches_everybody_in_the_room(app, app_client):
 async def test_what_the_chat_does_not_know_is_refused(app, app_client):
     client = await app_client(app)
     async with client.connect("/ws/lobby") as conn:
-        await conn.receive()
         await conn.send({"type": "nonsense"})
         assert await conn.wait_closed() == 1008
 
 
 async def test_a_name_outlives_the_worker_that_took_it(gateway):
-    gw = gateway(f"{CHAT}:app", workers=2)
+    gw = gateway(CHAT, workers=2)
     async with gw.connect("/ws/lobby") as conn:
         cookie = gw.cookie_of(conn)
-        await conn.send('{"type": "rename", "name": "Ada"}')
-        assert '"welcome"' in await conn.recv()
-        assert '"renamed"' in await conn.recv()
-        worker = 0 if '"worker":1' in await renamed_again(conn) else 1
-    gw.kill_worker(worker)
+        worker = json.loads(await conn.recv())["you"]["worker"]
+        for _ in range(2):  # the session is written before the next message is handled
+            await conn.send('{"type": "rename", "name": "Ada"}')
+            assert '"renamed"' in await conn.recv()
+    gw.kill_worker(worker - 1)
     async with gw.connect("/ws/lobby", cookie=cookie) as conn:
         assert '"name":"Ada"' in await conn.recv()
-
-
-async def renamed_again(conn):
-    """Who we are, as the room is told it."""
-    await conn.send('{"type": "rename", "name": "Ada"}')
-    return await conn.recv()

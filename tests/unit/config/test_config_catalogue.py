@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import os
-
 from stickygw.config.catalogue import SECTIONS, SETTINGS, allowed
-from stickygw.config.cpus import available_cpus
 from stickygw.config.settings import Settings
 
 
@@ -28,7 +25,3 @@ def test_what_is_allowed_is_told_in_words_for_every_setting() -> None:
     assert all(allowed(name) for name in SETTINGS)
     assert allowed("slot_queue") == "a whole number at least 1"
     assert allowed("compression") == "true or false"
-
-
-def test_available_cpus_are_those_of_the_affinity_mask() -> None:
-    assert available_cpus() == len(os.sched_getaffinity(0))

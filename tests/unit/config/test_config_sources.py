@@ -236,3 +236,31 @@ _SECONDS = st.floats(min_value=0.001, max_value=86_400)
 def test_settings_come_off_the_wire_as_they_went_on(values: dict[str, Any]) -> None:
     settings = Settings.from_wire(values)
     assert Settings.from_wire(settings.to_wire()) == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STICKYGW_SERVICE_HOST", "10.0.0.1"),
+        ("STICKYGW_SERVICE_PORT", "8000"),
+        ("STICKYGW_SERVICE_PORT_HTTP", "8000"),
+        ("STICKYGW_PORT", "tcp://10.0.0.1:8000"),
+        ("STICKYGW_PORT_8000_TCP", "tcp://10.0.0.1:8000"),
+        ("STICKYGW_PORT_8000_TCP_PROTO", "tcp"),
+        ("STICKYGW_PORT_8000_TCP_PORT", "8000"),
+        ("STICKYGW_PORT_8000_TCP_ADDR", "10.0.0.1"),
+        ("STICKYGW_REDIS_SERVICE_HOST", "10.0.0.2"),
+        ("STICKYGW_REDIS_PORT", "tcp://10.0.0.2:6379"),
+        ("STICKYGW_REDIS_PORT_6379_TCP_ADDR", "10.0.0.2"),
+    ],
+)
+def test_variables_that_kubernetes_makes_for_a_service_of_our_name_are_passed_over(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    assert load(tmp_path, variables={name: value}).settings == Settings()
+
+
+@pytest.mark.parametrize("name", ["STICKYGW_PORT", "STICKYGW_REDIS_PORT", "STICKYGW_SERVICE", "STICKYGW_PORTS"])
+def test_a_variable_that_only_looks_like_one_of_kubernetes_is_unknown(tmp_path: Path, name: str) -> None:
+    [problem] = problems(tmp_path, variables={name: "8000"})
+    assert problem.startswith(f"{name}: no such setting (from the environment)")
