@@ -178,8 +178,8 @@ class Settings(_Section):
     slot_wait: Seconds = Field(
         default=2.0,
         description=(
-            "Seconds a client waits for its restarting slot before it is served by another, or, where no other can, "
-            "gets 503."
+            "Seconds a client waits for its slot, whose worker restarts or does not answer, before it is served by "
+            "another, or, where no other can, gets 503."
         ),
     )
     slot_queue: Annotated[int, Field(ge=1)] = Field(

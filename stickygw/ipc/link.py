@@ -49,7 +49,7 @@ class Link:
         self._on_message = on_message
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
-        self._on_writable: Callable[[], None] | None = None
+        self._on_writable: list[Callable[[], None]] = []
         self.is_closed = False
         self._loop.add_reader(sock.fileno(), self._readable)
 
@@ -70,26 +70,33 @@ class Link:
         return True
 
     def wait_writable(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once, when a message can be sent again. A second call before that changes nothing."""
-        if self.is_closed or self._on_writable is not None:
+        """Call `callback` once, when a message can be sent again; never after `close()`.
+
+        Each call counts, and the callbacks come in the order of the calls: a caller has at most one waiting.
+        """
+        if self.is_closed:
             return
-        self._on_writable = callback
-        self._loop.add_writer(self._sock.fileno(), self._writable)
+        if not self._on_writable:
+            self._loop.add_writer(self._sock.fileno(), self._writable)
+        self._on_writable.append(callback)
 
     def close(self) -> None:
         """Close this end. Idempotent; `on_closed` is not called."""
         if self.is_closed:
             return
         self.is_closed = True
+        self._on_writable.clear()
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
 
     def _writable(self) -> None:
         self._loop.remove_writer(self._sock.fileno())
-        callback, self._on_writable = self._on_writable, None
-        if callback is not None:
-            callback()
+        # One that fills the link again waits anew, and so do those after it: each looks for itself.
+        waiting, self._on_writable = self._on_writable, []
+        for callback in waiting:
+            if not self.is_closed:
+                callback()
 
     def _readable(self) -> None:
         for _ in range(MAX_MESSAGES_PER_WAKE):

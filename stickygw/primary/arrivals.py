@@ -8,6 +8,7 @@ close, on TCP and on Unix sockets alike; the loop watches that epoll's one descr
 from __future__ import annotations
 
 import asyncio
+import logging
 import select
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -16,6 +17,8 @@ from typing import Generic, Protocol, TypeVar
 from stickygw.observability.counters import Counters
 from stickygw.primary.deadlines import Deadlines
 from stickygw.primary.refusal import TurnedAway
+
+log = logging.getLogger("stickygw.arrivals")
 
 MAX_EVENTS_PER_WAKE = 64
 """After so many the loop turns; the rest keeps the epoll's descriptor readable."""
@@ -71,17 +74,21 @@ class Arrivals(Generic[Waiting]):
         return len(self._waiting)
 
     def wait(self, waiting: Waiting) -> TurnedAway | None:
-        """Wait for `waiting`; or say which bound forbids it. What has come before is told once more, as an arrival."""
+        """Wait for `waiting`; or say what forbids it. What has come before is told once more, as an arrival."""
         if len(self._waiting) >= self._max_pending:
             return TurnedAway.TOO_MANY_PENDING
         address = waiting.counted_address
+        if address is not None and self._of_address[address] >= self._max_pending_per_address:
+            return TurnedAway.TOO_MANY_PENDING_OF_ADDRESS
+        try:
+            self._epoll.register(waiting.fd, _EVENTS)
+        except OSError as error:
+            log.debug("cannot wait for a head: %s", error)
+            return TurnedAway.NOT_WATCHED
         if address is not None:
-            if self._of_address[address] >= self._max_pending_per_address:
-                return TurnedAway.TOO_MANY_PENDING_OF_ADDRESS
             self._of_address[address] += 1
         self._waiting[waiting.fd] = waiting
         self._deadlines.add(waiting)
-        self._epoll.register(waiting.fd, _EVENTS)
         return None
 
     def forget(self, waiting: Waiting) -> None:

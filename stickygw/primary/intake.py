@@ -67,9 +67,9 @@ class Intake:
         if verdict is not NEED_MORE:
             self._settle(opening, verdict)
             return
-        bound = self._arrivals.wait(opening)
-        if bound is not None:
-            self._refuse_unfinished(opening, 503, bound, "Too many connections have sent no request yet.")
+        why_not = self._arrivals.wait(opening)
+        if why_not is not None:
+            self._refuse_unfinished(opening, 503, why_not, "Too many connections have sent no request yet.")
 
     def close(self) -> None:
         """Turn away those whose head is not complete, and take no more. Idempotent."""

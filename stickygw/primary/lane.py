@@ -54,9 +54,9 @@ class HandOver:
 
 
 class Lane:
-    """The state of one slot. `link` is None while it has no worker that is ready."""
+    """The state of one slot. `link` is None while it has no worker that has started."""
 
-    __slots__ = ("in_flight", "is_flush_due", "link", "max_connections", "queue", "slot", "taken")
+    __slots__ = ("in_flight", "is_flush_due", "link", "max_connections", "overdue", "queue", "slot", "taken")
 
     def __init__(self, slot: Slot, *, max_connections: int) -> None:
         self.slot = slot
@@ -65,12 +65,14 @@ class Lane:
         self.is_flush_due = False
         """Whether a call that offers what is queued is on its way."""
         self.queue: OrderedDict[HandOverId, HandOver] = OrderedDict()
-        """Not offered yet: the worker restarts, or its link is full."""
+        """Not offered yet: the worker restarts or stalls, or its link is full."""
         self.in_flight: dict[HandOverId, HandOver] = {}
         """Offered, and neither taken nor declined. The kernel bounds them: a link holds some 278 descriptors that are
         unread (measured), and a worker acknowledges what it has read before it waits again. An answer ends the wait,
-        or the worker's death.
+        or the worker's death, which comes to a worker that gives none.
         """
+        self.overdue: set[HandOverId] = set()
+        """Those in flight that wait too long for an answer: while there are any, the worker stalls."""
         self.taken: dict[HandOverId, bytes | None] = {}
         """The worker's, each with its key."""
 
@@ -84,14 +86,19 @@ class Lane:
         """Whether it is at its limit."""
         return self.connections >= self.max_connections
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether its worker takes connections now."""
+        return self.link is not None and not self.overdue
+
     def view(self) -> SlotView:
         """What the router is to see of it now."""
         connections = self.connections
-        return SlotView(self.slot, self.link is not None, connections >= self.max_connections, connections)
+        return SlotView(self.slot, self.is_ready, connections >= self.max_connections, connections)
 
     def send(self, hand_over: HandOver) -> bool:
-        """Offer it to the worker; False: there is none, or its link is full."""
-        if self.link is None or not self.link.send(hand_over.offer(), hand_over.sock.fileno()):
+        """Offer it to the worker; False: there is none, it stalls, or its link is full."""
+        if self.link is None or self.overdue or not self.link.send(hand_over.offer(), hand_over.sock.fileno()):
             return False
         self.in_flight[hand_over.id] = hand_over
         return True

@@ -75,6 +75,9 @@ def _bind_tcp(address: Address) -> Listener:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if hasattr(socket, "TCP_DEFER_ACCEPT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT_SECONDS)
+        # Accepted sockets inherit it (tcp(7)). With Nagle's algorithm a second small message waits for the client's
+        # delayed acknowledgement of the first: 40 ms.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind(target)
         _listen(sock)
     except BaseException:

@@ -163,6 +163,7 @@ class Primary:
             slot_wait=settings.slot_wait,
             slot_queue=settings.slot_queue,
             max_connections=settings.max_connections,
+            on_hung=lambda slot, seconds: self._supervisor.hung(slot, seconds),
         )
         self._at_end.callback(self._hand_overs.close)
         self._intake = Intake(
@@ -240,8 +241,10 @@ class Primary:
         await self._wait_for_workers(seconds)
         self._supervisor.kill()
         if self._valkey is not None and not self._signals.insisted.done():
-            await self._valkey.stop(CTRL_C_STORE_SECONDS if is_ctrl_c else STORE_SECONDS)
+            await self._stop_valkey(self._valkey, CTRL_C_STORE_SECONDS if is_ctrl_c else STORE_SECONDS)
         log.debug("counters: %s", self._counters)
+        if self._supervisor.has_crashed:
+            return ExitCode.FORCED_STOP
         if is_ctrl_c and not self._signals.insisted.done():
             return ExitCode.OK  # Ctrl-C promises no drain, so a short one is no failure
         return ExitCode.FORCED_STOP if self._supervisor.was_forced else ExitCode.OK
@@ -250,6 +253,15 @@ class Primary:
         gone = asyncio.ensure_future(self._supervisor.wait_gone())
         await _first_of(gone, self._signals.insisted, timeout=seconds)
         gone.cancel()
+
+    async def _stop_valkey(self, valkey: EmbeddedValkey, seconds: float) -> None:
+        stopping = asyncio.ensure_future(valkey.stop(seconds))
+        await _first_of(stopping, self._signals.insisted)
+        if not stopping.done():
+            stopping.cancel()  # it is killed on the way out
+            await asyncio.wait([stopping])
+            return
+        stopping.result()
 
 
 async def _first_of(*futures: asyncio.Future[Any], timeout: float | None = None) -> None:

@@ -19,13 +19,17 @@ class WatchedProcess:
     def __init__(
         self, pid: int, *, child: subprocess.Popen[bytes] | None, on_exit: Callable[[int | None], None]
     ) -> None:
-        """Raises ProcessLookupError when there is no such process."""
+        """Raises OSError: there is no such process, or no descriptor to watch it with."""
         self.pid = pid
         self._child = child
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
         self._pidfd = os.pidfd_open(pid)
-        self._loop.add_reader(self._pidfd, self._exited)
+        try:
+            self._loop.add_reader(self._pidfd, self._exited)
+        except BaseException:
+            os.close(self._pidfd)
+            raise
 
     @property
     def is_alive(self) -> bool:
@@ -67,14 +71,18 @@ class WatchedProcess:
 
 
 def start_process(
-    command: list[str], *, pass_fds: tuple[int, ...] = (), output: int | None = None
-) -> subprocess.Popen[bytes]:
-    """Start `command` in its own session, so that the terminal's Ctrl-C reaches only the primary.
+    command: list[str],
+    *,
+    on_exit: Callable[[int | None], None],
+    pass_fds: tuple[int, ...] = (),
+    output: int | None = None,
+) -> WatchedProcess:
+    """Start `command` in its own session, so that the terminal's Ctrl-C reaches only the primary, and watch it.
 
     It inherits `pass_fds` and the standard streams; with `output`, standard output and error go to that descriptor.
-    Raises OSError.
+    Raises OSError, and then nothing runs: nobody would notice the end of a child that is not watched.
     """
-    return subprocess.Popen(
+    child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=output,
@@ -83,3 +91,9 @@ def start_process(
         close_fds=True,
         start_new_session=True,
     )
+    try:
+        return WatchedProcess(child.pid, child=child, on_exit=on_exit)
+    except BaseException:
+        child.kill()
+        child.wait()  # SIGKILL ends this wait
+        raise

@@ -37,6 +37,8 @@ class TurnedAway(StrEnum):
     """The client closed before its head was complete."""
     TOO_MANY_PENDING = "too_many_pending"
     TOO_MANY_PENDING_OF_ADDRESS = "too_many_pending_of_address"
+    NOT_WATCHED = "not_watched"
+    """The kernel watches no more sockets for us (epoll's max_user_watches, or memory)."""
     SLOT_QUEUE_FULL = "slot_queue_full"
     NO_SLOT = "no_slot"
     """No slot that takes connections is left to try."""
@@ -87,9 +89,14 @@ class Refusals:
         if left <= 0 or len(self._left) >= MAX_LINGERING:
             sock.close()
             return
+        try:
+            self._loop.add_reader(sock.fileno(), self._read_on, sock)
+        except OSError as error:  # the kernel watches no more sockets: it is answered, and that has to do
+            log.debug("a refused client is not read on: %s", error)
+            sock.close()
+            return
         self._left[sock] = left
         self._deadlines.add(sock)
-        self._loop.add_reader(sock.fileno(), self._read_on, sock)
 
     def close(self) -> None:
         """Cut all who linger. Idempotent."""

@@ -119,18 +119,29 @@ def _make_private(path: Path, setting: str) -> None:
 
 
 def _lock(path: Path, setting: str) -> int:
-    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        holder = os.read(lock, 20).decode("ascii", "replace").strip()
+        raise RuntimeDirError(f"{setting} {path} cannot be locked: {error.strerror}") from error
+    try:
+        _hold(lock)
+    except BlockingIOError as error:
+        holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
         os.close(lock)
         raise RuntimeDirError(
             f"{setting} {path} is held by another gateway" + (f" (pid {holder})" if holder.isdigit() else "")
         ) from error
+    except OSError as error:  # a full disk, a file system without locks
+        os.close(lock)
+        raise RuntimeDirError(f"{setting} {path} cannot be locked: {error.strerror}") from error
+    return lock
+
+
+def _hold(lock: int) -> None:
+    """Take the lock and write who has it. Raises BlockingIOError when another has it."""
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.ftruncate(lock, 0)
     os.write(lock, b"%d\n" % os.getpid())
-    return lock
 
 
 def _once(path: Path, value: str) -> str:
@@ -140,16 +151,21 @@ def _once(path: Path, value: str) -> str:
     except FileNotFoundError:
         _write(path, value)
         return value
+    except OSError as error:
+        raise RuntimeDirError(f"{path} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise RuntimeDirError(f"{path} is not a file of this user alone (mode 600)")
-    return path.read_text("ascii", "replace").strip()
+    try:
+        return path.read_text("ascii", "replace").strip()
+    except OSError as error:
+        raise RuntimeDirError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _write(path: Path, value: str) -> None:
     # The directory is locked, so nobody else writes this name.
     unfinished = path.with_name(path.name + ".new")
-    unfinished.unlink(missing_ok=True)
     try:
+        unfinished.unlink(missing_ok=True)
         file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(file, "w", encoding="ascii") as stream:
             stream.write(value + "\n")

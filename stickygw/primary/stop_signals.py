@@ -18,6 +18,9 @@ class StopSignals:
         self.insisted: asyncio.Future[None] = loop.create_future()
         """Done with the second signal: no more waiting."""
         for number in STOP_SIGNALS:
+            # Started with nohup(1): who closes the terminal is to end nothing.
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue
             loop.add_signal_handler(number, self._received, number)
 
     def _received(self, number: signal.Signals) -> None:

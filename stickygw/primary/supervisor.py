@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 from stickygw.errors import ExitCode
@@ -28,35 +29,57 @@ EXIT_TO_EOF_SECONDS = 0.2
 """A dead worker's link may be held open by what the application forked; after so long it counts as read."""
 EOF_TO_EXIT_SECONDS = 1.0
 """A worker that closed its link and lives on is of no use: it is killed after so long."""
+ABORT_SECONDS = 1.0
+"""A hung worker has so long to write its traceback; then it is killed."""
 
 Command = Callable[[Slot, int], list[str]]
 
 
 def worker_command(slot: Slot, link_fd: int) -> list[str]:
     """How a worker is started: a fresh interpreter, with one end of its link and nothing else of ours."""
-    return [sys.executable, "-m", "stickygw.worker", "--link-fd", str(link_fd), "--slot", str(slot)]
+    return [sys.executable, "-P", "-m", "stickygw.worker", "--link-fd", str(link_fd), "--slot", str(slot)]
 
 
 class _Worker:
     """One process in a slot, and our end of its link."""
 
-    __slots__ = ("exit_status", "failure", "has_exited", "is_ready", "link", "process", "slot", "timer")
+    __slots__ = (
+        "exit_status",
+        "failure",
+        "has_exited",
+        "is_ready",
+        "link",
+        "process",
+        "slot",
+        "timer",
+        "was_killed",
+        "was_ready",
+    )
 
     def __init__(self, slot: Slot) -> None:
         self.slot = slot
         self.link: Link | None = None
         self.process: WatchedProcess | None = None
         self.is_ready = False
+        self.was_ready = False
+        self.was_killed = False
+        """Whether we have ended it by force."""
         self.has_exited = False
         self.exit_status: int | None = None
         self.failure = ""
-        """Why it says it cannot start."""
+        """Why it ends, as far as it or we have said."""
         self.timer: asyncio.TimerHandle | None = None
         """The end of the one wait that it is in: for Ready, for its exit, or for its link's end."""
 
     def wait_at_most(self, seconds: float, then: Callable[[_Worker], None]) -> None:
         self.wait_no_more()
         self.timer = asyncio.get_running_loop().call_later(seconds, then, self)
+
+    def kill(self) -> None:
+        """SIGKILL it and what it has started; `on_exit` comes."""
+        if self.process is not None:
+            self.was_killed = True
+            self.process.kill_session()
 
     def wait_no_more(self) -> None:
         if self.timer is not None:
@@ -101,6 +124,8 @@ class Supervisor:
         self._all_gone = asyncio.Event()
         self.was_forced = False
         """Whether, in the stop, a worker was killed or said that it cut what was left."""
+        self.has_crashed = False
+        """Whether, in the stop, a worker that had been ready ended in any other way than with status 0."""
 
     def pid_of(self, slot: Slot) -> int | None:
         """The process in the slot, if there is one."""
@@ -158,25 +183,56 @@ class Supervisor:
         if self._is_stopping and not self._workers:
             self._all_gone.set()
 
+    # --- what the hand-overs tell -------------------------------------------------------------------------------------
+
+    def hung(self, slot: Slot, seconds: float) -> None:
+        """The slot's worker has not answered for `seconds`: end it, with its traceback in the log. Idempotent."""
+        worker = self._workers.get(slot)
+        if self._is_stopping or worker is None or worker.process is None or worker.failure:
+            return
+        worker.failure = "it hung"
+        log.error(
+            "worker hung slot=%d: it has left a connection without an answer for %g s; it is ended, and its traceback "
+            "shows what blocks it",
+            slot,
+            seconds,
+        )
+        # The worker's faulthandler writes where it is, without its loop.
+        worker.process.signal(signal.SIGABRT)
+        worker.wait_at_most(ABORT_SECONDS, _Worker.kill)
+
     # --- a worker's life ----------------------------------------------------------------------------------------------
 
     def _start(self, slot: Slot) -> None:
         self._restarts.pop(slot, None)
         worker = self._workers[slot] = _Worker(slot)
-        ours, theirs = link_pair()
-        with theirs:
-            try:
-                child = start_process(self._command(slot, theirs.fileno()), pass_fds=(theirs.fileno(),))
-            except OSError as error:  # no process or descriptor to be had now
-                ours.close()
-                worker.failure = f"cannot start a process: {error}"
-                self._gone(worker)
-                return
-        worker.process = WatchedProcess(child.pid, child=child, on_exit=partial(self._exited, worker))
-        worker.link = Link(ours, on_message=partial(self._said, worker), on_closed=partial(self._link_closed, worker))
-        worker.link.send(self._configure(slot))  # the first message of an empty link always fits
+        try:
+            link, process = self._launch(worker)
+        except OSError as error:  # no process or descriptor to be had now
+            worker.failure = f"cannot start a process: {error}"
+            self._gone(worker)
+            return
+        worker.link, worker.process = link, process
+        link.send(self._configure(slot))  # the first message of an empty link always fits
         worker.wait_at_most(self._start_timeout, self._not_ready_in_time)
-        log.debug("worker started slot=%d pid=%d", slot, child.pid)
+        log.debug("worker started slot=%d pid=%d", slot, process.pid)
+
+    def _launch(self, worker: _Worker) -> tuple[Link, WatchedProcess]:
+        """A process with its link. Raises OSError, and then nothing is left of either."""
+        with ExitStack() as undo:
+            ours, theirs = link_pair()
+            undo.callback(ours.close)
+            with theirs:
+                process = start_process(
+                    self._command(worker.slot, theirs.fileno()),
+                    on_exit=partial(self._exited, worker),
+                    pass_fds=(theirs.fileno(),),
+                )
+            undo.callback(process.forget)
+            undo.callback(process.kill_session)
+            link = Link(ours, on_message=partial(self._said, worker), on_closed=partial(self._link_closed, worker))
+            undo.pop_all()
+            return link, process
 
     def _said(self, worker: _Worker, message: Message, fd: int) -> None:
         if isinstance(message, Taken | Ended | Declined):
@@ -194,7 +250,7 @@ class Supervisor:
         worker.wait_no_more()
         if self._is_stopping or worker.link is None:
             return
-        worker.is_ready = True
+        worker.is_ready = worker.was_ready = True
         log.debug("worker ready slot=%d", worker.slot)
         is_first = len(self._never_ready) == len(self._slots)
         was_incomplete = bool(self._never_ready)
@@ -207,8 +263,7 @@ class Supervisor:
 
     def _not_ready_in_time(self, worker: _Worker) -> None:
         worker.failure = f"not ready in {self._start_timeout:g} s (start_timeout)"
-        if worker.process is not None:
-            worker.process.kill_session()
+        worker.kill()
 
     def _link_closed(self, worker: _Worker) -> None:
         # Not before: until here every acknowledgement has been counted, so what is still in flight was not taken.
@@ -228,9 +283,8 @@ class Supervisor:
             worker.wait_at_most(EXIT_TO_EOF_SECONDS, self._link_outlives)
 
     def _lives_without_link(self, worker: _Worker) -> None:
-        if worker.process is not None:
-            self.was_forced |= self._is_stopping
-            worker.process.kill_session()
+        self.was_forced |= self._is_stopping
+        worker.kill()
 
     def _link_outlives(self, worker: _Worker) -> None:
         if worker.link is not None:
@@ -242,7 +296,7 @@ class Supervisor:
         worker.wait_no_more()
         del self._workers[worker.slot]
         if self._is_stopping:
-            self.was_forced |= worker.exit_status == ExitCode.FORCED_STOP
+            self._note_how_it_stopped(worker)
             self._note_if_all_gone()
             return
         why = worker.failure or f"exited with {_status_text(worker.exit_status)}"
@@ -252,6 +306,13 @@ class Supervisor:
         delay = self._backoffs[worker.slot].delay(now=self._loop.time(), jitter=random.random())
         log.error("worker died slot=%d: %s; another is started in %.1f s", worker.slot, why, delay)
         self._restarts[worker.slot] = self._loop.call_later(delay, self._start, worker.slot)
+
+    def _note_how_it_stopped(self, worker: _Worker) -> None:
+        if worker.exit_status == ExitCode.FORCED_STOP:
+            self.was_forced = True
+        elif worker.was_ready and worker.exit_status != 0 and not worker.was_killed:
+            self.has_crashed = True
+            log.error("worker died slot=%d in the stop: exited with %s", worker.slot, _status_text(worker.exit_status))
 
 
 def _status_text(status: int | None) -> str:

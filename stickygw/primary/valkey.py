@@ -14,7 +14,6 @@ import shutil
 import signal
 import socket
 import struct
-import subprocess
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,12 +78,15 @@ class EmbeddedValkey:
 
     async def start(self) -> None:
         """Start it, or take over the running one; return once it answers. Raises `StoreError`."""
-        listening = await _ask(self._socket)
+        try:
+            listening = await _ask(self._socket)
+        except OSError as error:
+            raise StoreError(f"cannot look for a running Valkey: {error}") from error
         if listening is None:
             await self._start_anew()
         else:
             # Never a second one beside it, even if it does not answer yet: both would write one append-only file.
-            self._watch(listening.pid, None)
+            self._take_over(listening.pid)
             await self._wait_ready()
         log.info("sessions and rooms are in an embedded Valkey, for this machine only (data in %s)", self._state_dir)
         self._keeper = asyncio.create_task(self._keep(), name="valkey keeper")
@@ -121,46 +123,59 @@ class EmbeddedValkey:
             await asyncio.sleep(delay)
             try:
                 await self._start_anew()
-            except StoreError as error:
-                log.error("%s", error)
+            except (StoreError, OSError) as error:
+                log.error("%s", error)  # `_exited` is set: what was started is gone, and the loop tries again
 
     async def _start_anew(self) -> None:
-        """Raises `StoreError`: it cannot be started, or does not answer; then it has exited."""
+        """Raises `StoreError`: it cannot be started, or does not answer; then nothing runs."""
         try:
             output = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                child = start_process(self._command(), output=output)
+                self._process = start_process(self._command(), output=output, on_exit=self._has_exited)
             finally:
                 os.close(output)
         except OSError as error:
             raise StoreError(f"cannot start the embedded Valkey {self._binary}: {error}") from error
-        self._watch(child.pid, child)
+        self._exited.clear()
         await self._wait_ready()
 
     async def _wait_ready(self) -> None:
+        """Raises `StoreError` when it ends or does not answer; then it has exited."""
         assert self._process is not None
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._wait_until_it_answers()
-        except TimeoutError:
+        except (StoreError, TimeoutError) as error:
+            # One that is not ready must not stay: the keeper waits for an end, and starts no second one beside it.
             self._process.signal(signal.SIGKILL)
             await self._exited.wait()  # SIGKILL ends this wait
+            if isinstance(error, StoreError):
+                raise
             raise StoreError(
                 f"the embedded Valkey did not answer in {START_SECONDS:.0f} s: see {self._log_file}"
             ) from None
 
     async def _wait_until_it_answers(self) -> None:
         while not self._exited.is_set():
-            listening = await _ask(self._socket)
+            try:
+                listening = await _ask(self._socket)
+            except OSError as error:  # no descriptor now: that says nothing about the server
+                log.debug("cannot ask the embedded Valkey: %s", error)
+                listening = None
             if listening is not None and listening.is_ready:
                 return
             # Nothing tells when a listener appears, so it is asked again; the caller's deadline ends this.
             await asyncio.sleep(ASK_EVERY_SECONDS)
         raise StoreError(f"the embedded Valkey ended at once: {_last_line(self._log_file)}")
 
-    def _watch(self, pid: int, child: subprocess.Popen[bytes] | None) -> None:
-        self._exited.clear()
-        self._process = WatchedProcess(pid, child=child, on_exit=lambda _status: self._exited.set())
+    def _take_over(self, pid: int) -> None:
+        try:
+            self._process = WatchedProcess(pid, child=None, on_exit=self._has_exited)
+        except OSError as error:
+            raise StoreError(f"cannot watch the running Valkey (pid {pid}): {error}") from error
+
+    def _has_exited(self, _status: int | None) -> None:
+        self._exited.set()
 
     def _command(self) -> list[str]:
         settings = {
@@ -187,7 +202,10 @@ class _Listening:
 
 
 async def _ask(path: Path) -> _Listening | None:
-    """Who listens at `path`, or None. Raises `StoreError` when that cannot be told."""
+    """Who listens at `path`, or None.
+
+    Raises `StoreError` when that cannot be told, and OSError where there is no descriptor to ask with.
+    """
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
@@ -215,5 +233,8 @@ def _report_defect(keeper: asyncio.Task[None]) -> None:
 
 
 def _last_line(path: Path) -> str:
-    lines = path.read_bytes()[-4096:].decode("utf-8", "replace").strip().splitlines()
+    try:
+        lines = path.read_bytes()[-4096:].decode("utf-8", "replace").strip().splitlines()
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
     return f"{lines[-1]!r} (in {path})" if lines else f"{path} says nothing"

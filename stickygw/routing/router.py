@@ -129,29 +129,55 @@ class Router:
     def runner_up(self, route: Route, slots: Sequence[SlotView], *, exclude: Collection[Slot]) -> Route | None:
         """Where to go instead of `route.slot`: a slot not in `exclude` that is ready and has room, or None.
 
-        Those that belong together meet there too. It is a detour: a cookie that there is stays as it is.
+        Those that belong together meet there too: where the key's connections are, or where all of them go now. It
+        is a detour: a cookie that there is stays as it is.
         """
         candidates = [view for view in slots if view.is_ready and not view.is_full and view.slot not in exclude]
         if not candidates:
             return None
         if route.key is not None:
-            slot = owner(route.key, _numbers(candidates))
+            kept = self._table.get_live(route.key)
+            slot = kept if kept is not None and _exists(kept, candidates) else owner(route.key, _numbers(candidates))
         elif route.claim is not None:
             slot = owner(_session_key(route.claim), _numbers(candidates))
         else:
             slot = self._least_loaded(candidates, "")
         return Route(slot, RouteReason.RUNNER_UP, route.claim, route.key, route.claim is None)
 
+    def followed(self, route: Route, slots: Sequence[SlotView]) -> Route | None:
+        """Where to go instead of `route.slot`, because the key's other connections have gone there meanwhile.
+
+        None: they have not, or it is not ready or has no room. Asked for a connection that has waited for its slot.
+        """
+        if route.key is None:
+            return None
+        kept = self._table.get_live(route.key)
+        if kept == route.slot or not any(view.slot == kept and view.is_ready and not view.is_full for view in slots):
+            return None
+        assert kept is not None
+        return Route(kept, RouteReason.RUNNER_UP, route.claim, route.key, route.claim is None)
+
     def connected(self, route: Route, now: float) -> bytes | None:
-        """A connection is on its way by `route`. What `ended` is owed when it is over, or None."""
+        """A connection is on its way by `route`. The key that it is counted under, or None.
+
+        Such a key is owed `given_up`, or `taken` and then `ended`.
+        """
         if route.key is None:
             return None
         is_detour = route.reason is RouteReason.RUNNER_UP
         return route.key if self._table.connected(route.key, route.slot, now, is_detour=is_detour) else None
 
-    def ended(self, key: bytes, now: float) -> None:
-        """A connection for which `connected` gave `key` is over, or never reached its slot."""
-        self._table.ended(key, now)
+    def taken(self, key: bytes, slot: Slot) -> None:
+        """A connection for which `connected` gave `key` has reached the worker of `slot`."""
+        self._table.taken(key, slot)
+
+    def given_up(self, key: bytes, now: float) -> None:
+        """A connection for which `connected` gave `key` does not reach its slot."""
+        self._table.given_up(key, now)
+
+    def ended(self, key: bytes, slot: Slot, now: float) -> None:
+        """A connection with `key` that had reached the worker of `slot` is over."""
+        self._table.ended(key, slot, now)
 
     def _by_cookie(self, claim: CookieClaim, slots: Sequence[SlotView]) -> Route:
         if claim.gateway != self._gateway:

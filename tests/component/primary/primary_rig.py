@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import random
+import resource
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,7 @@ class Rig:
         max_connections: int = 1000,
         max_pending: int = 1000,
         max_pending_per_address: int = 1000,
+        hung_seconds: float = DEADLINE,
     ) -> None:
         self.counters = Counters()
         self.table = KeyTable(linger=0.001)
@@ -171,7 +174,11 @@ class Rig:
             slot_wait=slot_wait,
             slot_queue=slot_queue,
             max_connections=max_connections,
+            on_hung=lambda slot, seconds: self.on_hung(slot, seconds),
+            hung_seconds=hung_seconds,
         )
+        self.hung: list[Slot] = []
+        self.on_hung: Callable[[Slot, float], None] = lambda slot, _: self.hung.append(slot)
         self.intake = Intake(
             router=router,
             trusted=TrustedProxies(trusted),
@@ -252,3 +259,25 @@ async def loop_turns(count: int = 5) -> None:
     """Let the loop look at its descriptors `count` times."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+@contextmanager
+def no_descriptor_left(*, but: int = 0) -> Iterator[None]:
+    """No new descriptor can be had meanwhile, but for `but`: all below the limit are in use."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + but, hard))
+    fillers: list[int] = []
+    try:
+        while True:
+            try:
+                fillers.append(os.dup(0))
+            except OSError:
+                break
+        for _ in range(but):
+            os.close(fillers.pop())
+        yield
+    finally:
+        for filler in fillers:
+            os.close(filler)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import resource
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 
 import pytest
-from primary_rig import Client, Rig, head_of, loop_turns
+from primary_rig import Client, Rig, head_of, loop_turns, no_descriptor_left
 
 from stickygw.primary.acceptor import PAUSE_SECONDS
 
 MakeRig = Callable[..., Awaitable[Rig]]
 
 HEAD = head_of()
-
-
-@contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """No new descriptor can be had meanwhile: all below the limit are in use."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
-    fillers: list[int] = []
-    try:
-        while True:
-            try:
-                fillers.append(os.dup(0))
-            except OSError:
-                break
-        yield
-    finally:
-        for filler in fillers:
-            os.close(filler)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_accepting_rests_without_descriptors_and_goes_on_with_them(

@@ -275,3 +275,108 @@ async def test_the_stop_turns_away_who_waits_and_who_is_declined(make_rig: MakeR
     await refused(declined)
     rig.hand_overs.slot_is_down(Slot(1))
     assert rig.hand_overs.connections == 0
+
+
+@pytest.mark.parametrize("waiters", [2, 3])
+async def test_those_of_one_key_who_waited_for_a_dead_worker_and_who_comes_next_meet(make_rig: MakeRig, waiters: int):
+    rig = await make_rig(slots=3, keys=("header:x-room",), slot_wait=0.2)
+    kitchen = head_of("/", "X-Room: kitchen")
+    workers = [rig.slot_up(slot) for slot in range(3)]
+    await rig.client(kitchen)
+    await wait_until(lambda: any(worker.offers for worker in workers))
+    home = next(slot for slot, worker in enumerate(workers) if worker.offers)
+    workers[home].take(*workers[home].offers)
+    await rig.wait_counted("hand_overs", "taken")
+    workers[home].die()
+    await wait_until(lambda: not rig.hand_overs.views[home].is_ready)
+    for count in range(1, waiters + 1):
+        await rig.client(kitchen)
+        await rig.wait_counted("hand_overs", "queued", count)
+    others = [worker for worker in workers if worker is not workers[home]]
+    await wait_until(lambda: sum(len(worker.offers) for worker in others) == waiters)
+    there = next(worker for worker in others if worker.offers)
+    assert len(there.offers) == waiters
+    there.take(*there.offers)
+    await rig.wait_counted("hand_overs", "taken", 1 + waiters)
+    rig.slot_up(home)
+    await rig.client(kitchen)
+    await there.wait_offers(waiters + 1)
+
+
+async def test_who_still_waits_when_the_slot_is_back_follows_its_key_to_where_it_has_gone(make_rig: MakeRig):
+    rig = await make_rig(keys=("header:x-room",), slot_wait=0.5)
+    kitchen = head_of("/", "X-Room: kitchen")
+    workers = [rig.slot_up(slot) for slot in (0, 1)]
+    await rig.client(kitchen)
+    await wait_until(lambda: any(worker.offers for worker in workers))
+    home = next(slot for slot, worker in enumerate(workers) if worker.offers)
+    other = workers[1 - home]
+    workers[home].take(*workers[home].offers)
+    await rig.wait_counted("hand_overs", "taken")
+    workers[home].die()
+    await wait_until(lambda: not rig.hand_overs.views[home].is_ready)
+    await rig.client(kitchen)
+    await asyncio.sleep(0.25)  # time itself is under test: the second comes half a wait later
+    await rig.client(kitchen)
+    await other.wait_offers(1)
+    assert rig.hand_overs.views[home].connections == 1
+    back = rig.slot_up(home)
+    await other.wait_offers(2)
+    await loop_turns()
+    assert back.offers == []
+
+
+async def test_a_worker_that_leaves_an_offer_lie_gets_no_more_until_it_answers(make_rig: MakeRig):
+    rig = await make_rig(slot_wait=0.1)
+    stalled = rig.slot_up_unread(0)
+    other = rig.slot_up(1)
+    await rig.client(head_of("/first", cookie_for(0)))
+    await wait_until(lambda: not rig.hand_overs.views[0].is_ready)
+    await rig.client(HEAD)  # a new visitor is not sent there
+    other.take(*await other.wait_offers(1))
+    await rig.client(head_of("/own", cookie_for(0)))  # its own client waits, and is then served by another
+    [_, detoured] = await other.wait_offers(2)
+    assert (detoured.reason, other.read(detoured)) == ("runner_up", head_of("/own", cookie_for(0)))
+    await rig.client(head_of("/late", cookie_for(0)))
+    await rig.wait_counted("hand_overs", "queued", 2)
+    worker = FakeWorker(stalled)
+    [first] = await worker.wait_offers(1)
+    worker.take(first)
+    await worker.wait_offers(2)  # the one that waited comes as soon as the stall is over
+    assert rig.hand_overs.views[0].is_ready
+    assert rig.hung == []
+    worker.die()
+
+
+async def test_a_worker_that_stalls_is_waited_for_without_spinning(make_rig: MakeRig):
+    rig = await make_rig(slots=1, slot_wait=0.1)
+    rig.slot_up_unread(0)
+    await rig.client(HEAD)
+    await wait_until(lambda: not rig.hand_overs.views[0].is_ready)
+    await rig.client(HEAD)
+    await rig.wait_counted("hand_overs", "queued")
+    assert not rig.hand_overs._lanes[0].is_flush_due
+
+
+async def test_a_worker_that_never_answers_is_told_as_hung(make_rig: MakeRig):
+    rig = await make_rig(slot_wait=0.05, hung_seconds=0.2)
+    rig.slot_up_unread(0)
+    await rig.client(head_of("/", cookie_for(0)))
+    await wait_until(lambda: rig.hung)
+    assert rig.hung == [Slot(0)]
+
+
+async def test_nobody_is_told_as_hung_who_answers_or_while_the_gateway_stops(make_rig: MakeRig):
+    rig = await make_rig(slot_wait=0.05, hung_seconds=0.2)
+    stalled = rig.slot_up_unread(0)
+    rig.slot_up_unread(1)
+    await rig.client(head_of("/", cookie_for(0)))
+    await wait_until(lambda: not rig.hand_overs.views[0].is_ready)
+    worker = FakeWorker(stalled)
+    worker.take(*await worker.wait_offers(1))
+    await rig.client(head_of("/", cookie_for(1)))
+    await wait_until(lambda: not rig.hand_overs.views[1].is_ready)
+    rig.hand_overs.stop()
+    await asyncio.sleep(0.4)  # time itself is under test
+    assert rig.hung == []
+    worker.die()

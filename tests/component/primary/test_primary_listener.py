@@ -95,3 +95,14 @@ def test_a_unix_socket_that_another_has_replaced_is_left_to_it(short_dir: Path):
     first.close()
     assert path.is_socket()
     second.close()
+
+
+def test_accepted_tcp_sockets_send_small_messages_at_once():
+    [listener] = bind(["127.0.0.1:0"])
+    with socket.create_connection(listener.sock.getsockname()) as client:
+        client.sendall(b"G")  # before its first byte it is not shown
+        listener.sock.settimeout(10)
+        accepted, _ = listener.sock.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    listener.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import struct
 from collections.abc import Awaitable, Callable
 
@@ -266,3 +267,24 @@ async def test_at_the_stop_half_heads_get_503(make_rig: MakeRig):
     await wait_until(lambda: rig.intake.pending == 1)
     rig.intake.close()
     await refused_with(client, 503)
+
+
+async def test_who_cannot_be_waited_for_gets_503_and_nothing_of_it_is_kept(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+):
+    rig = await make_rig(slots=1, max_pending_per_address=1)
+
+    class NoWatchLeft:
+        """An epoll at fs.epoll.max_user_watches."""
+
+        def register(self, fd: int, events: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.intake._arrivals, "_epoll", NoWatchLeft())
+        client = await rig.client(HEAD[:20])
+        await refused_with(client, 503)
+    assert rig.counters.value("refusals", "not_watched") == 1
+    assert rig.intake.pending == 0
+    await rig.client(HEAD[:20])
+    await wait_until(lambda: rig.intake.pending == 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -150,4 +151,40 @@ def test_a_secret_whose_making_was_interrupted_is_made_anew(short_dir: Path):
     state = open_state_dir(short_dir / "s", port_name="")
     (state.path / "secret.new").write_text("half")
     assert len(own_secret(state)) == 64
+    state.close()
+
+
+def test_a_lock_that_cannot_be_had_is_a_clear_error(short_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    path = short_dir / "r"
+    (path / "lock").mkdir(parents=True, mode=0o700)
+    path.chmod(0o700)
+    with pytest.raises(RuntimeDirError, match=r"runtime_dir .* cannot be locked: Is a directory"):
+        open_runtime_dir(path, port_name="")
+    (path / "lock").rmdir()
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(RuntimeDirError, match="cannot be locked: No space left on device"):
+            open_runtime_dir(path, port_name="")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_secret_that_cannot_be_read_or_made_is_a_clear_error(short_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    state = open_state_dir(short_dir / "s", port_name="")
+    (state.path / "secret.new").mkdir()
+    with pytest.raises(RuntimeDirError, match=r"secret cannot be written: "):
+        own_secret(state)
+    (state.path / "secret.new").rmdir()
+    own_secret(state)
+
+    def broken(*arguments: object) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_text", broken)
+    with pytest.raises(RuntimeDirError, match="secret cannot be read: Input/output error"):
+        own_secret(state)
     state.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import signal
 import sys
@@ -11,10 +13,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from primary_rig import Rig, head_of, running_rig
+from primary_rig import Rig, head_of, no_descriptor_left, running_rig
 from support.waiting import wait_until
 
 from stickygw.errors import ExitCode
+from stickygw.primary.processes import start_process
 from stickygw.primary.supervisor import Supervisor
 from stickygw.types import GatewayId, Slot
 from stickygw.wire.link import Configure
@@ -45,11 +48,11 @@ class Events:
 
 @asynccontextmanager
 async def supervised(
-    directory: Path, script: str, *, slots: int = 2, start_timeout: float = 30.0
+    directory: Path, script: str, *, slots: int = 2, start_timeout: float = 30.0, **options: float
 ) -> AsyncIterator[tuple[Supervisor, Rig, Events]]:
     events = Events()
     program = textwrap.dedent(BEGIN) + textwrap.dedent(script).strip()
-    async with running_rig(directory, slots=slots) as rig:
+    async with running_rig(directory, slots=slots, **options) as rig:
         supervisor = Supervisor(
             lambda slot: Configure(slot, 1, slots, GatewayId("0badcafe"), "app:app", {}),
             slots=slots,
@@ -60,6 +63,7 @@ async def supervised(
             on_failed=events.failures.append,
             command=lambda slot, fd: [sys.executable, "-c", program, str(fd), str(directory / "mark")],
         )
+        rig.on_hung = supervisor.hung
         try:
             supervisor.start()
             yield supervisor, rig, events
@@ -227,3 +231,123 @@ async def test_kill_ends_workers_that_do_not_stop_with_what_they_started(short_d
         assert not is_alive(worker)
         await wait_until(lambda: not is_alive(child))
         await supervisor.wait_gone()
+
+
+@pytest.mark.parametrize("way", ["time.sleep(60)", "os.kill(os.getpid(), signal.SIGSTOP)"], ids=["blocked", "stopped"])
+async def test_a_hung_worker_is_ended_and_its_unread_offers_are_served_by_its_successor(
+    short_dir: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], way: str
+):
+    script = f"""
+    import faulthandler
+    faulthandler.enable()
+    mark = sys.argv[2]
+    say(Ready())
+    if not os.path.exists(mark):
+        open(mark, "w").close()
+        {way}
+    for _ in range(2):
+        data, ancillary, *_ = link.recvmsg(1 << 17, 64)
+        fd = array.array("i", ancillary[0][2])[0]
+        say(Taken([decode(data).id]))
+        socket.socket(fileno=fd).sendall(b"served")
+    time.sleep(60)
+    """
+    async with supervised(short_dir, script, slots=1, slot_wait=1.0, hung_seconds=1.2) as (supervisor, rig, _):
+        await wait_until(lambda: (short_dir / "mark").exists() and is_ready(rig)())
+        first = supervisor.pid_of(Slot(0))
+        clients = [await rig.client(head_of()) for _ in range(2)]
+        assert [await client.read(6) for client in clients] == [b"served"] * 2
+        assert supervisor.pid_of(Slot(0)) != first
+    errors = [record.getMessage() for record in caplog.records if record.name == "stickygw.supervisor"]
+    assert len(errors) == 2
+    assert errors[0].startswith("worker hung slot=0: it has left a connection without an answer for 1.2 s;")
+    assert errors[1].startswith("worker died slot=0: it hung; another is started in ")
+    if way.startswith("time"):
+        assert "Fatal Python error: Aborted" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("left", [0, 1], ids=["no link", "no process"])
+async def test_a_slot_whose_restart_finds_no_descriptor_is_tried_again(
+    short_dir: Path, caplog: pytest.LogCaptureFixture, left: int
+):
+    async with supervised(short_dir, SERVE) as (supervisor, rig, events):
+        await wait_until(is_ready(rig))
+        first = supervisor.pid_of(Slot(0))
+        assert first is not None
+        count = len(os.listdir("/proc/self/fd"))
+        with no_descriptor_left(but=left):
+            os.kill(first, signal.SIGKILL)
+            await wait_until(lambda: "slot=0: cannot start a process: [Errno 24] Too many open files" in caplog.text)
+        await wait_until(is_ready(rig))
+        assert len(os.listdir("/proc/self/fd")) == count
+        assert events.failures == []
+
+
+async def test_a_child_that_cannot_be_watched_is_killed(monkeypatch: pytest.MonkeyPatch):
+    started: list[int] = []
+
+    def no_descriptor(pid: int) -> int:
+        started.append(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", no_descriptor)
+    with pytest.raises(OSError, match="Too many open files"):
+        start_process(["sleep", "60"], on_exit=lambda status: None)
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)  # dead, and reaped
+
+
+@pytest.mark.parametrize(
+    ("end", "told"), [("os.abort()", "SIGABRT"), ("sys.exit(1)", "status 1")], ids=["signal", "status"]
+)
+async def test_a_worker_that_crashes_in_the_stop_is_told(
+    short_dir: Path, caplog: pytest.LogCaptureFixture, end: str, told: str
+):
+    script = SERVE.replace("sys.exit(0)", end)
+    async with supervised(short_dir, script, slots=1) as (supervisor, rig, _):
+        await wait_until(is_ready(rig))
+        supervisor.stop(grace_seconds=5, spread_seconds=0)
+        await supervisor.wait_gone()
+        assert supervisor.has_crashed
+        assert f"worker died slot=0 in the stop: exited with {told}" in caplog.text
+
+
+async def test_a_worker_that_is_killed_or_not_ready_in_the_stop_has_not_crashed(short_dir: Path):
+    script = """
+    if configure.slot == 1:
+        time.sleep(60)
+    say(Ready())
+    link.recv(1 << 17)
+    link.close()
+    time.sleep(60)
+    """
+    async with supervised(short_dir, script) as (supervisor, rig, _):
+        await wait_until(lambda: rig.hand_overs.views[0].is_ready)
+        supervisor.stop(grace_seconds=5, spread_seconds=0)
+        await supervisor.wait_gone()
+        assert supervisor.was_forced
+        assert not supervisor.has_crashed
+
+
+async def test_the_stop_reaches_a_worker_whose_link_was_full(short_dir: Path):
+    script = """
+    mark = sys.argv[2]
+    say(Ready())
+    while not os.path.exists(mark):
+        time.sleep(0.01)
+    while data := link.recv(1 << 17):
+        if isinstance(decode(data), Stop):
+            sys.exit(0)
+    """
+    async with supervised(short_dir, script, slots=1) as (supervisor, rig, _):
+        await wait_until(is_ready(rig))
+        for _ in range(400):
+            await rig.client(head_of())
+        await rig.wait_counted("hand_overs", "queued")
+        supervisor.stop(grace_seconds=5, spread_seconds=0)
+        rig.hand_overs.stop()
+        (short_dir / "mark").touch()
+        async with asyncio.timeout(10):
+            await supervisor.wait_gone()
+        assert not supervisor.was_forced
+        assert not supervisor.has_crashed

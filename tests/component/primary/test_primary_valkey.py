@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from primary_rig import no_descriptor_left
 from support.waiting import wait_until
 
 from stickygw.errors import StoreError
@@ -132,6 +134,65 @@ async def test_one_that_never_answers_is_given_up_and_killed(
     with pytest.raises(StoreError, match="did not answer"):
         await valkey.start()
     assert valkey.pid is None
+
+
+async def test_it_is_started_again_although_descriptors_were_missing_when_it_died(
+    directories: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+):
+    async with running(directories) as valkey:
+        first = valkey.pid
+        assert first is not None
+        with no_descriptor_left():
+            os.kill(first, signal.SIGKILL)
+            await wait_until(lambda: "Too many open files" in caplog.text)
+        await wait_until(lambda: valkey.pid not in (None, first))
+        await wait_until_answering(valkey)
+        second = valkey.pid
+        assert second is not None
+        os.kill(second, signal.SIGKILL)
+        await wait_until(lambda: valkey.pid not in (None, second))
+        await wait_until_answering(valkey)
+
+
+async def test_one_that_has_started_is_waited_for_although_there_is_no_descriptor_to_ask_it(
+    directories: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+):
+    asked = valkey_module._ask
+    calls = 0
+
+    async def ask_without_descriptors(path: Path) -> object:
+        nonlocal calls
+        calls += 1
+        if 2 <= calls <= 4:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return await asked(path)
+
+    monkeypatch.setattr(valkey_module, "_ask", ask_without_descriptors)
+    async with running(directories):
+        assert calls > 4
+
+
+async def test_one_that_cannot_be_watched_is_killed_and_started_again(
+    directories: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    open_pidfd = os.pidfd_open
+    unwatched: list[int] = []
+
+    def no_descriptor(pid: int) -> int:
+        unwatched.append(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with running(directories) as valkey:
+        first = valkey.pid
+        assert first is not None
+        monkeypatch.setattr(os, "pidfd_open", no_descriptor)
+        os.kill(first, signal.SIGKILL)
+        await wait_until(lambda: "cannot start the embedded Valkey" in caplog.text)
+        monkeypatch.setattr(os, "pidfd_open", open_pidfd)
+        with pytest.raises(ProcessLookupError):
+            os.kill(unwatched[0], 0)
+        await wait_until(lambda: valkey.pid not in (None, first))
+        await wait_until_answering(valkey)
 
 
 def test_without_any_binary_the_error_names_three_ways_out(monkeypatch: pytest.MonkeyPatch):

@@ -161,7 +161,7 @@ def test_key_that_ended_is_forgotten_after_it_lingered() -> None:
     router = new_router("header:X-Room")
     key = router.connected(routed(router, visitor(ROOM)), 0)
     assert key is not None
-    router.ended(key, 0)
+    router.given_up(key, 0)
 
     assert router.route(visitor(ROOM), IP, views(), now=59, wall=WALL).reason is RouteReason.KEY_TABLE
     assert router.route(visitor(ROOM), IP, views(), now=60, wall=WALL).reason is RouteReason.KEY_HASH
@@ -309,21 +309,76 @@ def test_no_runner_up_where_no_other_slot_is_ready_with_room() -> None:
     assert router.runner_up(route, views(down=[1], full=[2]), exclude=[Slot(0), Slot(3)]) is None
 
 
-def test_detour_keeps_a_live_key_in_its_slot_and_takes_an_idle_one_along() -> None:
+def test_detour_keeps_a_key_where_a_worker_has_it_and_takes_any_other_along() -> None:
     router = new_router("header:X-Room")
     route = routed(router, visitor(ROOM))
     detour = router.runner_up(route, views(), exclude=[route.slot])
     assert detour is not None
     key = router.connected(route, 0)
     assert key is not None
+    router.taken(key, route.slot)
 
     router.connected(detour, 0)
+    router.taken(key, detour.slot)
     assert routed(router, visitor(ROOM)).slot == route.slot
 
-    router.ended(key, 0)
-    router.ended(key, 0)
-    router.connected(detour, 0)
+    router.ended(key, route.slot, 0)
     assert routed(router, visitor(ROOM)).slot == detour.slot, "who comes next meets those on the detour"
+
+
+@pytest.mark.parametrize("waiters", [1, 2, 3])
+def test_those_who_waited_for_a_dead_slot_and_who_comes_next_meet_at_the_runner_up(waiters: int) -> None:
+    router = new_router("header:X-Room")
+    home = routed(router, visitor(ROOM)).slot
+    while_down = views(down=[home])
+    waiting = [routed(router, visitor(ROOM), while_down) for _ in range(waiters)]
+    for route in waiting:
+        router.connected(route, 0)
+
+    served = []
+    for route in waiting:
+        detour = router.runner_up(route, while_down, exclude=[home])
+        assert detour is not None
+        assert route.key is not None
+        router.given_up(route.key, 1)
+        router.connected(detour, 1)
+        router.taken(route.key, detour.slot)
+        served.append(detour.slot)
+
+    assert {route.slot for route in waiting} == {home}
+    assert len(set(served)) == 1
+    assert routed(router, visitor(ROOM)).slot == served[0], "its own slot is back, but nobody of this key is there"
+
+
+def test_who_still_waits_follows_a_key_that_has_gone_elsewhere_if_there_is_room() -> None:
+    router = new_router("header:X-Room")
+    route = routed(router, visitor(ROOM))
+    for _ in range(2):
+        router.connected(route, 0)
+    assert router.followed(route, views()) is None
+    detour = router.runner_up(route, views(), exclude=[route.slot])
+    assert detour is not None
+    assert route.key is not None
+    router.given_up(route.key, 0)
+    router.connected(detour, 0)
+
+    assert router.followed(route, views()) == detour
+    assert router.followed(route, views(down=[detour.slot])) is None
+    assert router.followed(route, views(full=[detour.slot])) is None
+
+
+def test_runner_up_of_a_key_is_where_its_connections_are() -> None:
+    router = new_router("header:X-Room")
+    route = routed(router, visitor(ROOM))
+    others = [Slot(slot) for slot in range(4) if slot != route.slot]
+    first = router.runner_up(route, views(), exclude=[route.slot])
+    assert first is not None
+    left = next(slot for slot in others if slot != first.slot)
+    router.connected(Route(left, RouteReason.RUNNER_UP, None, route.key, True), 0)
+
+    found = router.runner_up(route, views(), exclude=[route.slot])
+    assert found is not None
+    assert found.slot == left
 
 
 # --- properties -------------------------------------------------------------------------------------

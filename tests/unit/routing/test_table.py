@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -10,7 +12,7 @@ from stickygw.routing.table import KeyTable
 from stickygw.types import Slot
 
 LINGER = 60.0
-ONE, TWO = Slot(1), Slot(2)
+ONE, TWO, THREE = Slot(1), Slot(2), Slot(3)
 
 
 def test_key_stays_while_it_has_connections_and_lingers_after() -> None:
@@ -19,10 +21,10 @@ def test_key_stays_while_it_has_connections_and_lingers_after() -> None:
 
     assert table.connected(b"k", ONE, 0)
     assert table.connected(b"k", ONE, 0)
-    table.ended(b"k", 1)
+    table.given_up(b"k", 1)
     assert table.get(b"k", 10_000) == ONE
 
-    table.ended(b"k", 10_000)
+    table.given_up(b"k", 10_000)
     assert table.get(b"k", 10_000 + LINGER - 0.1) == ONE
     assert table.get(b"k", 10_000 + LINGER) is None
 
@@ -30,26 +32,48 @@ def test_key_stays_while_it_has_connections_and_lingers_after() -> None:
 def test_key_that_comes_back_while_it_lingers_is_live_again() -> None:
     table = KeyTable(linger=LINGER)
     table.connected(b"k", ONE, 0)
-    table.ended(b"k", 0)
+    table.given_up(b"k", 0)
     table.connected(b"k", ONE, LINGER - 1)
 
     assert table.get(b"k", 10_000) == ONE
 
 
-def test_detour_does_not_move_a_key_with_live_connections() -> None:
+def test_detour_does_not_move_a_key_that_a_worker_has_and_keeps_it_live() -> None:
     table = KeyTable(linger=LINGER)
     table.connected(b"k", ONE, 0)
+    table.taken(b"k", ONE)
+    table.connected(b"k", TWO, 0, is_detour=True)
+    table.taken(b"k", TWO)
+    assert table.get(b"k", 0) == ONE
+
+    table.ended(b"k", TWO, 0)
+    assert table.get(b"k", 10_000) == ONE
+
+
+def test_key_follows_to_the_detour_when_its_own_slot_has_no_more_of_it() -> None:
+    table = KeyTable(linger=LINGER)
+    for slot, is_detour in ((ONE, False), (TWO, True), (TWO, True), (THREE, True)):
+        table.connected(b"k", slot, 0, is_detour=is_detour)
+        table.taken(b"k", slot)
+
+    table.ended(b"k", ONE, 0)
+    assert table.get(b"k", 10_000) == TWO, "where most of them are"
+
+
+def test_those_who_only_wait_for_a_slot_do_not_keep_a_key_there() -> None:
+    table = KeyTable(linger=LINGER)
+    for _ in range(3):
+        table.connected(b"k", ONE, 0)
+    table.given_up(b"k", 0)
     table.connected(b"k", TWO, 0, is_detour=True)
 
-    assert table.get(b"k", 0) == ONE
-    table.ended(b"k", 0)
-    assert table.get(b"k", 10_000) == ONE, "the detour is a live connection of the key too"
+    assert table.get_live(b"k") == TWO
 
 
 def test_detour_takes_a_key_along_that_has_no_live_connection() -> None:
     table = KeyTable(linger=LINGER)
     table.connected(b"k", ONE, 0)
-    table.ended(b"k", 0)
+    table.given_up(b"k", 0)
     table.connected(b"k", TWO, 0, is_detour=True)
 
     assert table.get(b"k", 0) == TWO
@@ -59,8 +83,8 @@ def test_full_table_forgets_the_key_that_lingers_longest() -> None:
     table = KeyTable(2, linger=LINGER)
     for now, key in enumerate((b"a", b"b")):
         table.connected(key, ONE, now)
-    table.ended(b"b", 2)
-    table.ended(b"a", 3)
+    table.given_up(b"b", 2)
+    table.given_up(b"a", 3)
 
     assert table.connected(b"c", ONE, 4)
     assert table.get(b"b", 4) is None
@@ -78,7 +102,9 @@ def test_full_table_of_live_keys_does_not_keep_a_new_one() -> None:
 
 def test_end_of_an_unknown_key_is_nothing() -> None:
     table = KeyTable(linger=LINGER)
-    table.ended(b"k", 0)
+    table.given_up(b"k", 0)
+    table.ended(b"k", ONE, 0)
+    table.taken(b"k", ONE)
 
     assert len(table) == 0
 
@@ -88,7 +114,7 @@ def test_expired_keys_free_their_memory() -> None:
     for number in range(1000):
         key = b"%d" % number
         table.connected(key, ONE, 0)
-        table.ended(key, 0)
+        table.given_up(key, 0)
     assert len(table) == 1000
 
     table.connected(b"k", ONE, LINGER)
@@ -106,53 +132,78 @@ class TableModel(RuleBasedStateMachine):
     def begin(self) -> None:
         self.table = KeyTable(self.LIMIT, linger=LINGER)
         self.now = 0.0
-        self.live: dict[bytes, list[Slot]] = {}
-        """The slot in the first place, and one entry for each connection."""
+        self.coming: Counter[bytes] = Counter()
+        self.taken: dict[bytes, list[Slot]] = {}
+        """One entry for each connection that a worker has, for each live key."""
+        self.slot: dict[bytes, Slot] = {}
         self.lingering: list[tuple[bytes, Slot, float]] = []
 
-    def _expire(self) -> None:
-        self.lingering = [row for row in self.lingering if self.now < row[2]]
+    def _one_is_gone(self, key: bytes) -> None:
+        left = self.taken[key]
+        if left and self.slot[key] not in left:
+            now_in = self.table.get_live(key)
+            assert now_in is not None
+            assert left.count(now_in) == max(Counter(left).values())
+            self.slot[key] = now_in
+        if not self.coming[key] and not self.taken[key]:
+            del self.taken[key]
+            self.lingering.append((key, self.slot.pop(key), self.now + LINGER))
 
     @rule(seconds=st.floats(0, LINGER * 1.5))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
-        self._expire()
+        self.lingering = [row for row in self.lingering if self.now < row[2]]
 
     @rule(key=keys, slot=slots, is_detour=st.booleans())
     def connect(self, key: bytes, slot: Slot, is_detour: bool) -> None:
         is_kept = self.table.connected(key, slot, self.now, is_detour=is_detour)
-        if key in self.live:
-            connections = self.live[key]
-            self.live[key] = [connections[0] if is_detour else slot, *connections]
-            assert is_kept
-            return
-        others = [row for row in self.lingering if row[0] != key]
-        if len(self.live) + len(others) >= self.LIMIT:
-            if not others:
-                assert not is_kept
-                return
-            others = others[1:]
-        self.lingering = others
-        self.live[key] = [slot]
+        if key not in self.slot:
+            others = [row for row in self.lingering if row[0] != key]
+            if len(self.slot) + len(others) >= self.LIMIT:
+                if not others:
+                    assert not is_kept
+                    return
+                others = others[1:]
+            self.lingering = others
+            self.taken[key] = []
         assert is_kept
+        self.coming[key] += 1
+        if not (is_detour and self.slot.get(key) in self.taken[key]):
+            self.slot[key] = slot
 
-    @precondition(lambda self: self.live)
+    @precondition(lambda self: any(self.coming.values()))
+    @rule(data=st.data(), slot=slots, is_taken=st.booleans())
+    def arrive(self, data: st.DataObject, slot: Slot, is_taken: bool) -> None:
+        key = data.draw(st.sampled_from(sorted(key for key, count in self.coming.items() if count)))
+        self.coming[key] -= 1
+        if is_taken:
+            self.table.taken(key, slot)
+            self.taken[key].append(slot)
+            if self.slot[key] not in self.taken[key]:
+                self.slot[key] = slot
+        else:
+            self.table.given_up(key, self.now)
+            self._one_is_gone(key)
+
+    @precondition(lambda self: any(self.taken.values()))
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
-        key = data.draw(st.sampled_from(sorted(self.live)))
-        self.table.ended(key, self.now)
-        slot, *_ = self.live[key]
-        self.live[key] = self.live[key][:-1]
-        if not self.live[key]:
-            del self.live[key]
-            self.lingering.append((key, slot, self.now + LINGER))
+        key = data.draw(st.sampled_from(sorted(key for key, slots in self.taken.items() if slots)))
+        slot = data.draw(st.sampled_from(sorted(self.taken[key])))
+        self.table.ended(key, slot, self.now)
+        self.taken[key].remove(slot)
+        self._one_is_gone(key)
 
     @invariant()
     def keys_are_where_the_model_says(self) -> None:
         lingering = {key: slot for key, slot, _ in self.lingering}
         for key in (b"a", b"b", b"c", b"d", b"e", b"f"):
-            expected = self.live[key][0] if key in self.live else lingering.get(key)
-            assert self.table.get(key, self.now) == expected
+            assert self.table.get_live(key) == self.slot.get(key)
+            assert self.table.get(key, self.now) == self.slot.get(key, lingering.get(key))
+
+    @invariant()
+    def keys_that_a_worker_has_are_where_a_worker_has_them(self) -> None:
+        assert all(self.slot[key] in slots for key, slots in self.taken.items() if slots and not self.coming[key])
 
     @invariant()
     def table_is_within_its_bound(self) -> None:
