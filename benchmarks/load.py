@@ -58,9 +58,12 @@ class WebSocketClient:
         if set_cookie is not None:
             self.cookie = set_cookie.partition(";")[0]
 
-    def echo(self, frame: bytes, answer_bytes: int) -> None:
-        """Send one frame and read its answer."""
+    def send(self, frame: bytes) -> None:
+        """Send one frame."""
         self.sock.sendall(frame)
+
+    def wait_answer(self, answer_bytes: int) -> None:
+        """Read its answer."""
         while answer_bytes > 0:
             data = self.sock.recv(answer_bytes)
             if not data:
