@@ -107,10 +107,11 @@ async def test_on_disconnect_runs_once_when_a_def_handlers_own_write_finds_the_c
 async def test_messages_behind_a_close_of_the_application_are_not_handled(app_client: StartClient) -> None:
     app = App()
     told = Told(app)
+    have_arrived = asyncio.Event()
 
     @app.on_connect
     async def enter(conn):
-        await asyncio.sleep(0.05)  # messages arrive meanwhile
+        await have_arrived.wait()
         conn.close(4403, "not for you")
 
     @app.on_message
@@ -121,6 +122,8 @@ async def test_messages_behind_a_close_of_the_application_are_not_handled(app_cl
     async with client.connect("/") as conn:
         for number in range(10):
             await conn.send(str(number))
+        await (await conn.connection.ping())  # answered behind them, so they have arrived
+        have_arrived.set()
         assert await conn.wait_closed() == 4403
     await wait_until(lambda: nothing_is_left(client))
     assert told.messages == []
