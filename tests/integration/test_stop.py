@@ -1,6 +1,7 @@
 """How a gateway ends: gracefully, at once, by force, or before it has begun. Each end has its exit code."""
 
 import asyncio
+import os
 import re
 import signal
 import time
@@ -65,6 +66,27 @@ async def test_sigterm_lets_handlers_finish_and_tells_clients_when_to_come_back(
         async with busy:
             assert (await busy.ask(do="who"))["fields"] == {"work": "finished"}
         assert await asyncio.to_thread(gateway.stop) == ExitCode.OK
+
+
+async def test_a_second_sigterm_ends_the_wait_for_a_store_that_does_not_end() -> None:
+    async with running_gateway(f"{STOPPING}:app") as gateway:
+        store = gateway.valkey_pid()
+        assert store is not None
+        os.kill(store, signal.SIGSTOP)
+        gateway.send_signal(signal.SIGTERM)
+        await wait_until(lambda: not gateway.worker_pids(), seconds=20)
+        asked = time.monotonic()
+        gateway.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(end_of, gateway)
+        assert time.monotonic() - asked < 4, "less than the store's own five seconds"
+
+
+async def test_a_worker_that_crashes_at_its_end_is_named_and_shows_in_the_exit_code() -> None:
+    async with running_gateway(f"{STOPPING}:crashing_at_its_end", workers=1) as gateway:
+        gateway.send_signal(signal.SIGTERM)
+        code, log = await asyncio.to_thread(end_of, gateway)
+        assert code == ExitCode.FORCED_STOP
+        assert re.search(r"ERROR +primary: .*slot=0.*3", log)
 
 
 @pytest.mark.parametrize(

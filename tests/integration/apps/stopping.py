@@ -63,3 +63,16 @@ slow_to_start = App()
 async def start_for_ever() -> None:
     print("app: starting", flush=True)
     await stuck.wait()
+
+
+crashing_at_its_end = App()
+
+
+@crashing_at_its_end.on_message
+async def nothing(conn: Connection, message: str | bytes) -> None:
+    """The message is of no interest."""
+
+
+@crashing_at_its_end.on_stop
+async def crash() -> None:
+    os._exit(3)
