@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 import struct
@@ -115,8 +116,12 @@ class Raw:
             return 0
 
     def finish(self) -> None:
-        """Say that nothing more will be sent (FIN)."""
-        self._sock.shutdown(socket.SHUT_WR)
+        """Say that nothing more will be sent (FIN); to nobody, if the other side has reset the connection."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
 
     def reset(self) -> None:
         """End as a killed machine's kernel would: RST, no FIN."""
