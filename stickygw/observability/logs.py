@@ -13,10 +13,3 @@ def set_up_logs(process: str, level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     root.propagate = False
-
-
-def quoted(text: bytes | str, limit: int = 200) -> str:
-    """Client text for a log line: escaped, so that it can forge no line and drive no terminal, at most `limit` long."""
-    shown = text.decode("latin-1") if isinstance(text, bytes) else text
-    cut = shown[:limit]
-    return ascii(cut) + ("…" if len(shown) > limit else "")

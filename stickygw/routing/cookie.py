@@ -28,7 +28,6 @@ _GRAMMAR = re.compile(
     rb"(v1\.([0-9a-f]{8})\.([0-9a-f]{32})\.([0-9a-f]{8})\.(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,11}))"
     rb"\.([0-9A-Za-z_\-]{43})"
 )
-_SESSION_ID = re.compile(r"[0-9a-f]{32}")
 _TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
@@ -141,11 +140,6 @@ def set_cookie(name: str, value: str, *, max_age: int, same_site: str, is_secure
     is_secure = is_secure or name.startswith(("__Host-", "__Secure-"))
     text = f"{name}={value}; Path=/; HttpOnly; SameSite={same_site}; Max-Age={max_age}"
     return text + "; Secure" if is_secure else text
-
-
-def is_session_id(text: str) -> bool:
-    """Whether `text` has a session id's form: 32 lowercase hex digits."""
-    return _SESSION_ID.fullmatch(text) is not None
 
 
 def _key_id(secret: bytes) -> bytes:

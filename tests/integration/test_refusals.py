@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.client import Client, gather_bounded
 from support.gateway import Gateway
-from support.logs import whole_log
+from support.logs import assert_quiet
 from support.raw import UPGRADE, Raw, exchange, frame, head, parsed, upgrade
 
 PROBE = f"{Path(__file__).parent / 'apps' / 'probe.py'}:app"
@@ -34,10 +34,7 @@ def gateway() -> Iterator[Gateway]:
     options = [word for text in settings for word in ("--set", text)]
     with Gateway(PROBE, *options, "--log-level", "debug", workers=2) as gateway:
         yield gateway
-        log = whole_log(gateway)
-        assert "Traceback" not in log
-        assert "ERROR" not in log
-        assert "WARNING" not in log
+        assert_quiet(gateway)
 
 
 async def is_well(gateway: Gateway) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.client import Client, gather_bounded
 from support.gateway import Gateway
-from support.logs import whole_log
+from support.logs import assert_quiet
 from support.raw import Answer, Raw, exchange, frame, head, parsed, upgrade
 from websockets.frames import Close
 
@@ -39,10 +39,7 @@ SECOND = b"GET /second HTTP/1.1\r\nHost: localhost\r\n\r\n"
 def gateway() -> Iterator[Gateway]:
     with Gateway(MIRROR, "--set", f"header_timeout={TIMEOUT:g}", workers=2) as gateway:
         yield gateway
-        log = whole_log(gateway)
-        assert "Traceback" not in log
-        assert "ERROR" not in log
-        assert "WARNING" not in log
+        assert_quiet(gateway)
 
 
 async def is_well(gateway: Gateway) -> None:

@@ -30,3 +30,10 @@ def whole_log(gateway: Gateway, *, exit_code: int = 0) -> str:
     assert gateway.stop() == exit_code
     gateway.wait_for_line("\0")  # no line has it: this returns at the end of the log
     return gateway.log
+
+
+def assert_quiet(gateway: Gateway) -> None:
+    """Stop `gateway`: nothing that its clients did was worth a warning."""
+    log = whole_log(gateway)
+    for word in ("Traceback", "ERROR", "WARNING"):
+        assert word not in log

@@ -46,6 +46,7 @@ class Turns:
         "_inbox_bytes",
         "_is_busy",
         "_is_over",
+        "_is_receiving",
         "_on_ended",
         "_received",
         "_runtime",
@@ -66,6 +67,7 @@ class Turns:
         self._inbox_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._received = 0
+        self._is_receiving = False
         self._is_busy = False  # there is an owner
         self._is_over = False  # the last handler is done
         self.closed: ConnectionClosed | None = None
@@ -85,14 +87,21 @@ class Turns:
 
         Raises `ConnectionClosed`, and `RuntimeError` when another coroutine waits for it already.
         """
-        if self._waiter is not None:
+        if self._is_receiving:
             raise RuntimeError("this connection is being received from already; one coroutine at a time")
-        await self._keep_session()
+        self._is_receiving = True
+        try:
+            await self._keep_session()
+            self._received += 1
+            if self._received % MESSAGES_PER_TURN == 0:
+                await NEXT_TURN
+            return await self._next()
+        finally:
+            self._is_receiving = False
+
+    async def _next(self) -> Any:
         while True:
             if self._inbox:
-                self._received += 1
-                if self._received % MESSAGES_PER_TURN == 0:
-                    await NEXT_TURN
                 try:
                     return self._runtime.app.codec.decode(self._take())
                 except DecodeError as error:

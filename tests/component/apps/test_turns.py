@@ -241,6 +241,57 @@ async def test_only_one_coroutine_at_a_time_may_receive(app_client: StartClient)
         assert await conn.receive() == "x"
 
 
+async def test_a_second_receive_is_refused_while_the_first_still_writes_the_session(app_client: StartClient) -> None:
+    app = App()
+    refused: list[BaseException] = []
+
+    @app.handler
+    async def whole(conn):
+        conn.session["name"] = "Ada"  # so that the first receive has something to wait for before it waits
+        first = asyncio.ensure_future(conn.receive())
+        second = asyncio.ensure_future(conn.receive())
+        done, _ = await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
+        refused.extend(error for task in done if (error := task.exception()) is not None)
+        await conn.send(await first)
+
+    client = await app_client(app)
+    write = client.store.write
+
+    async def slow_write(*arguments):
+        await asyncio.sleep(0)
+        await write(*arguments)
+
+    client.store.write = slow_write  # type: ignore[method-assign]
+    async with client.connect("/") as conn:
+        await wait_until(lambda: refused, seconds=3)
+        await conn.send("x")
+        assert await conn.receive() == "x"
+    assert [type(error) for error in refused] == [RuntimeError]
+
+
+async def test_a_close_between_two_receives_ends_the_loop_quietly(app_client: StartClient) -> None:
+    """Every 64 messages a reader lets others have their turn; what waits for it may be gone when it goes on."""
+    app = App()
+    told = Told(app)
+    errors: list[BaseException] = []
+    app.on_error(lambda conn, error: errors.append(error))
+
+    @app.handler
+    async def whole(conn):
+        async for message in conn:
+            told.messages.append(message)
+            if len(told.messages) == 63:
+                asyncio.get_running_loop().call_soon(conn.close, 4000)
+
+    client = await app_client(app)
+    async with client.connect("/") as conn:
+        conn.connection.transport.write(Frame(Opcode.TEXT, b"x").serialize(mask=True) * 200)
+        assert await conn.wait_closed() == 4000
+    await wait_until(lambda: nothing_is_left(client))
+    assert errors == []
+    assert (len(told.messages), told.ends) == (63, [4000])
+
+
 @pytest.mark.parametrize("is_loop", [True, False], ids=["async_for", "on_message"])
 async def test_a_flood_to_async_handlers_leaves_others_their_turn(app_client: StartClient, is_loop: bool) -> None:
     app = App()
