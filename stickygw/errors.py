@@ -8,8 +8,12 @@
     │   ├── TargetError          the application cannot be found, imported or started
     │   ├── BindError            an address cannot be bound
     │   ├── RuntimeDirError      the runtime or state directory cannot be used, or another gateway holds it
-    │   └── StoreError           Redis or Valkey cannot be reached at start, or no embedded Valkey can be had
+    │   ├── StoreError           Redis or Valkey cannot be reached at start, or no embedded Valkey can be had
+    │   ├── NoGatewayError       no running gateway is found, or several are and none is named
+    │   └── CommandError         the running gateway refused a command, or could not carry it out
     ├── ConnectionClosed         the WebSocket has ended; raised by ``send`` and ``receive``
+    ├── TellError                a message to another worker was not delivered, or not answered
+    ├── OffloadFull              too many offloaded calls wait already
     ├── SessionUnavailable       the session store did not answer, so nothing was read or written
     ├── SessionValueError        a value that a session cannot keep
     ├── RoomNameError            a room name that is empty, too long or not text
@@ -42,6 +46,10 @@ class ExitCode(IntEnum):
     """Redis or Valkey cannot be reached at start."""
     FORCED_STOP = 8
     """The drain took longer than it may; what was left was cut."""
+    NO_GATEWAY = 9
+    """No running gateway is found, or several are and none is named."""
+    COMMAND = 10
+    """The running gateway refused a command, or could not carry it out."""
     INTERNAL = 70
     """A defect in stickygw."""
 
@@ -86,6 +94,18 @@ class StoreError(OperatorError):
     exit_code = ExitCode.STORE
 
 
+class NoGatewayError(OperatorError):
+    """No running gateway is found, or several are and none is named."""
+
+    exit_code = ExitCode.NO_GATEWAY
+
+
+class CommandError(OperatorError):
+    """The running gateway refused a command, or could not carry it out."""
+
+    exit_code = ExitCode.COMMAND
+
+
 class ConnectionClosed(StickygwError):
     """The WebSocket has ended.
 
@@ -96,6 +116,14 @@ class ConnectionClosed(StickygwError):
         super().__init__(f"connection closed with {code}" + (f": {reason}" if reason else ""))
         self.code = code
         self.reason = reason
+
+
+class TellError(StickygwError):
+    """A message to another worker was not delivered, or not answered; the text says which, and why."""
+
+
+class OffloadFull(StickygwError):
+    """Too many offloaded calls wait or run already (``offload_queue``)."""
 
 
 class SessionUnavailable(StickygwError):

@@ -13,6 +13,9 @@ SessionId = NewType("SessionId", str)
 GatewayId = NewType("GatewayId", str)
 """8 lowercase hex digits: whose slots a cookie's hint speaks of."""
 
+WorkerId = NewType("WorkerId", int)
+"""One worker process in the life of a primary; never reused."""
+
 HandOverId = NewType("HandOverId", int)
 """One hand-over of one connection by one primary; never reused in its life."""
 

@@ -30,6 +30,7 @@ _Entry = TypeVar("_Entry")
 Listed = Annotated[tuple[_Entry, ...], BeforeValidator(_listed)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Bytes = Annotated[int, Field(gt=0, le=1 << 30)]
+MAX_WORKERS = 1024
 
 
 class _Section(BaseModel):
@@ -95,11 +96,11 @@ class Settings(_Section):
         min_length=1,
         description=("Addresses to listen on: HOST:PORT, [IPv6]:PORT or unix:/path. Port 0 lets the system choose."),
     )
-    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] | Literal["auto", "auto-1"] = Field(
         default="auto",
         description=(
             'Worker processes, each with a slot of its own; "auto": one for each CPU this process may use, by its '
-            "affinity mask and its control group's quota."
+            'affinity mask and its control group\'s quota; "auto-1": one fewer, at least 1.'
         ),
     )
     keys: Listed[str] = Field(
@@ -112,6 +113,22 @@ class Settings(_Section):
     first_visit: Literal["least_loaded", "round_robin", "ip"] = Field(
         default="least_loaded",
         description="Which slot a client without any key gets; least_loaded: the better of two random ones.",
+    )
+    balance_by: Listed[str] = Field(
+        default=("connections", "lag"),
+        min_length=1,
+        description=(
+            "What least_loaded compares: connections, lag (of the event loop), queue (messages that wait), cpu, rss; "
+            "each may have a weight: connections:2."
+        ),
+    )
+    lag_limit: Seconds = Field(
+        default=0.25,
+        description="Seconds that a worker's event loop may be late before its slot gets no first visits.",
+    )
+    slow_start: Annotated[float, Field(ge=0, le=3600)] = Field(
+        default=10.0,
+        description="Seconds over which a fresh worker's share of first visits grows to a full one; 0: at once.",
     )
     secret: Listed[SecretStr] = Field(
         default=(),
@@ -157,6 +174,14 @@ class Settings(_Section):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least severe log records shown."
     )
+    log_format: Literal["auto", "text", "json"] = Field(
+        default="auto",
+        description="Log records as text or as one JSON object a line; auto: text on a terminal, else JSON.",
+    )
+    access_log: bool = Field(default=True, description="Log one line for each connection, at its end.")
+    watch: bool = Field(
+        default=False, description="Reload when a Python file of the application changes: for development."
+    )
 
     header_timeout: Seconds = Field(
         default=10.0, description="Seconds from accept until the request head must be complete; else 408."
@@ -168,6 +193,43 @@ class Settings(_Section):
             "Seconds that the connections have in a stop before what is left is cut; after Ctrl-C 1.5 at most. The "
             "embedded Valkey may then take up to 5 more, after Ctrl-C 0.3."
         ),
+    )
+    drain_timeout: Seconds = Field(
+        default=30.0,
+        description=(
+            "Seconds that a worker's connections have in a reload, restart, drain or scale-down, before what is left "
+            "is cut."
+        ),
+    )
+    drain_spread: Annotated[float, Field(ge=0, le=86_400)] | None = Field(
+        default=None,
+        description=(
+            "Seconds over which a draining worker closes its WebSockets (1012); none: 500 of them a second, and at "
+            "most drain_timeout."
+        ),
+    )
+    heartbeat_timeout: Annotated[float, Field(ge=2, le=3600)] = Field(
+        default=10.0,
+        description=(
+            "Seconds that a worker may say nothing, since a handler blocks its event loop, before it is ended with its "
+            "traceback in the log, and started again."
+        ),
+    )
+    max_age: Annotated[float, Field(ge=1)] | None = Field(
+        default=None,
+        description="Seconds after which a worker is replaced by a fresh one, at the latest; none: never.",
+    )
+    max_served: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Connections after which a worker is replaced, at the latest; none: never."
+    )
+    max_rss: Annotated[int, Field(ge=1 << 20)] | None = Field(
+        default=None, description="Bytes of resident memory at which a worker is replaced, at the latest; none: never."
+    )
+    offload_processes: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="Processes, and as many threads, of each worker for `app.offload`."
+    )
+    offload_queue: Annotated[int, Field(ge=1)] = Field(
+        default=64, description="Calls of `app.offload` that may wait or run in one worker; more are refused."
     )
     worker_orphan_timeout: Seconds = Field(
         default=600.0, description="Seconds a worker goes on serving after its primary died."

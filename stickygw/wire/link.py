@@ -8,12 +8,20 @@ message        direction          meaning
 =============  =================  ==================================================================
 `Configure`    primary → worker   the first message: who the worker is and what it runs
 `Offer` + fd   primary → worker   a connection whose head is complete and unread
-`Stop`         primary → worker   take no more, close what is open, end
+`Drain`        primary → worker   another has the slot: take no more, close what is open with 1012, end
+`Stop`         primary → worker   the gateway stops: take no more, close what is open with 1001, end
+`Resize`       primary → worker   how many slots there are now
+`Deliver`      primary → worker   what another worker, or a command, tells or asks this one
+`Answered`     primary → worker   the answer to this worker's own question
 `Ready`        worker → primary   the application has started; connections may come
 `Failed`       worker → primary   the application cannot start; why
+`Heartbeat`    worker → primary   the event loop turns; how the worker is
+`Blocked`      worker → primary   the event loop does not turn; where it stands
 `Taken`        worker → primary   these offers are the worker's now; the primary closes its copies
 `Declined`     worker → primary   this offer was not touched; route it again
 `Ended`        worker → primary   these connections are over
+`Tell`         worker → primary   a message for other workers
+`Answer`       worker → primary   the answer to a question that was delivered
 =============  =================  ==================================================================
 """
 
@@ -21,7 +29,7 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, get_args
 
 import msgpack
 
@@ -80,6 +88,44 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """Another worker has the slot: close each connection with 1012, one after the other over `spread_seconds`, and end
+    within `grace_seconds`. A `Stop` may still come after it."""
+
+    grace_seconds: float
+    spread_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """The gateway has `workers` slots now."""
+
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """`payload` (msgpack) for the ``on_tell(name)`` handlers. `sender` is a slot, or "command".
+
+    `ticket` is 0 for what is told; for what is asked it goes back in the `Answer`.
+    """
+
+    ticket: int
+    sender: int | str
+    name: str
+    payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of this worker's `Tell` with `id`: the answer's `payload` (msgpack), or an `error` that is not ""."""
+
+    id: int
+    payload: bytes = field(repr=False)
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The application has started."""
 
@@ -89,6 +135,53 @@ class Failed:
     """The application cannot start; `reason` is one line, the traceback is in the worker's log."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Sent every second while the event loop turns.
+
+    `lag`: the longest that the loop was late, in seconds, since the last one. `served`: connections taken so far;
+    `queued`: messages that wait for a handler or a slow client now; `received`, `sent`: messages so far. `cpu`: of one
+    CPU, 1.0 is all of it. `rss`: bytes of resident memory. `report`: what the application said with `App.report`.
+    """
+
+    lag: float
+    connections: int
+    served: int
+    queued: int
+    received: int
+    sent: int
+    cpu: float
+    rss: int
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """The event loop has not turned for `seconds`; `where` is the application's innermost and outermost line."""
+
+    where: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """`payload` (msgpack) for the workers `to`: "all", "least_loaded" or a slot. `id` is 0 if no answer is wanted."""
+
+    id: int
+    to: int | str
+    name: str
+    payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to the `Deliver` with `ticket`: `payload` (msgpack), or an `error` that is not ""."""
+
+    ticket: int
+    payload: bytes = field(repr=False)
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +206,11 @@ class Ended:
     ids: list[HandOverId]
 
 
-Message = Configure | Offer | Stop | Ready | Failed | Taken | Declined | Ended
+ToWorker = Configure | Offer | Drain | Stop | Resize | Deliver | Answered
+ToPrimary = Ready | Failed | Heartbeat | Blocked | Taken | Declined | Ended | Tell | Answer
+Message = ToWorker | ToPrimary
 
-_TYPES: tuple[type[Message], ...] = (Configure, Offer, Stop, Ready, Failed, Taken, Declined, Ended)
+_TYPES: tuple[type[Message], ...] = (*get_args(ToWorker), *get_args(ToPrimary))
 _TAGS = {kind: tag for tag, kind in enumerate(_TYPES)}
 _FIELD_COUNTS = tuple(len(fields(kind)) for kind in _TYPES)
 
