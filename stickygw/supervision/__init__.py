@@ -1,1 +1,1 @@
-"""When is a worker started again? Pure decisions. Floor 2."""
+"""Which workers there are to be, and what is done about those there are. Pure decisions. Floor 2."""

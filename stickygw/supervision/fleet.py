@@ -1,0 +1,198 @@
+"""Decides which workers are started, retired, replaced and ended: `Fleet`.
+
+It is told what happened and answers what is to be done; it never looks at a clock or a process itself. A slot keeps its
+owner until the next worker is ready, so a replacement never leaves it empty. A worker that dies is replaced at once, or
+after its slot's back-off, beside whatever operation is under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import assert_never
+
+from stickygw.supervision import events as to
+from stickygw.supervision.lifecycle import Sign, State
+from stickygw.supervision.member import Member, SlotRecord
+from stickygw.supervision.operations import Operations
+from stickygw.supervision.roster import Limits, Roster
+
+
+class Fleet:
+    """The workers of one gateway. `now` (monotonic seconds) never goes back; `random()` is from 0 to 1."""
+
+    def __init__(self, slots: int, *, limits: Limits, random: Callable[[], float]) -> None:
+        self._roster = Roster(slots, limits=limits, random=random)
+        self._operations = Operations(self._roster)
+        self._unready = set(self._roster.slots)
+        self._is_starting_workers = False
+        self._has_served = False
+        self.has_crashed = False
+        """Whether, in the stop, a worker that had been ready ended in any other way than with status 0."""
+
+    def handle(self, event: to.Event, now: float) -> list[to.Action]:
+        """What is to be done about `event`, in this order."""
+        roster = self._roster
+        roster.now = now
+        self._take_in(event)
+        roster.look_at_the_clock()
+        if roster.stop is None and self._is_starting_workers:
+            self._operations.advance()
+            self._start_what_is_missing()
+        actions, roster.actions = roster.actions, []
+        return actions
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When `Tick` is due at the latest; None: nothing waits for time."""
+        return min(self._deadlines(), default=None)
+
+    # --- for those who look -------------------------------------------------------------------------------------------
+
+    @property
+    def slots(self) -> list[SlotRecord]:
+        """The slots there are to be, in order."""
+        return self._roster.wanted
+
+    @property
+    def members(self) -> list[Member]:
+        """The workers that are not gone, by slot."""
+        return sorted(self._roster.members.values(), key=lambda member: (member.slot, member.id))
+
+    @property
+    def generation(self) -> int:
+        """The newest generation of code that a worker was ready with."""
+        return self._roster.generation
+
+    @property
+    def doing(self) -> str:
+        """What is under way, in words; "" when nothing is."""
+        if self._roster.stop is not None:
+            return "stopping"
+        return str(self._operations.current or "")
+
+    @property
+    def was_forced(self) -> bool:
+        """Whether, in the stop, a worker was killed or said that it cut what was left."""
+        return self._roster.was_forced
+
+    # --- events -------------------------------------------------------------------------------------------------------
+
+    def _take_in(self, event: to.Event) -> None:
+        match event:
+            case to.Begun():
+                self._is_starting_workers = True
+            case to.Asked():
+                self._asked(event)
+            case to.StopAsked():
+                self._stop_all(event)
+            case to.Resumed():
+                self._roster.forgive(event.seconds)
+            case to.Tick():
+                pass  # the clock is looked at after every event
+            case _:
+                member = self._roster.members.get(event.worker)
+                if member is not None:
+                    self._told(member, event)
+
+    def _told(self, member: Member, event: to.WorkerEvent) -> None:
+        match event:
+            case to.WorkerReady():
+                if self._roster.apply(member, Sign.IS_READY):
+                    self._is_ready(member)
+            case to.WorkerFailed():
+                member.failure = event.reason
+                self._roster.apply(member, Sign.CANNOT_START)
+            case to.WorkerHeard():
+                member.heard_at, member.blocked_in = self._roster.now, ""
+                member.connections, member.served, member.rss = event.connections, event.served, event.rss
+            case to.WorkerBlocked():
+                member.blocked_in = event.where
+            case to.WorkerCutOff():
+                self._roster.apply(member, Sign.IS_CUT_OFF)
+            case to.WorkerGone():
+                self._is_gone(member, event)
+            case _:
+                assert_never(event)
+
+    def _asked(self, asked: to.Asked) -> None:
+        if self._roster.stop is not None:
+            self._roster.actions.append(to.Finished(asked.ticket, "the gateway stops", is_well=False))
+        elif not self._has_served:
+            self._roster.actions.append(to.Finished(asked.ticket, "the gateway has not started yet", is_well=False))
+        else:
+            self._operations.ask(asked)
+
+    def _is_ready(self, member: Member) -> None:
+        previous = self._roster.own(member)
+        if not self._has_served:
+            self._has_served = True
+            self._roster.actions.append(to.FirstReady())
+        if member.slot in self._unready:
+            self._unready.discard(member.slot)
+            if not self._unready:
+                self._roster.actions.append(to.AllReady())
+        self._operations.is_replaced(member, previous)
+
+    def _is_gone(self, member: Member, event: to.WorkerGone) -> None:
+        record = self._roster.slots[member.slot]
+        self._roster.forget(member)
+        why = member.failure or f"exited with {event.status}"
+        if self._roster.stop is not None:
+            self._ended_in_the_stop(member, event)
+        elif not self._has_served:
+            self._is_starting_workers = False
+            self._roster.actions.append(to.GiveUp(why))
+        else:
+            self._operations.is_gone(member, why)
+            if record.wants_worker and record.is_open and not member.is_retired:
+                self._schedule_restart(record, why)
+            elif not event.is_clean and not member.is_killed:
+                self._roster.note(f"worker died slot={record.slot}: {why}", is_error=True)
+
+    def _schedule_restart(self, record: SlotRecord, why: str) -> None:
+        delay = record.backoff.delay(now=self._roster.now, jitter=self._roster.random())
+        record.restart_at = self._roster.now + delay
+        record.restarts += 1
+        record.last_failure = why
+        self._roster.note(f"worker died slot={record.slot}: {why}; another is started in {delay:.1f} s", is_error=True)
+
+    def _stop_all(self, stop: to.StopAsked) -> None:
+        if self._roster.stop is not None:
+            return
+        self._roster.stop = stop
+        self._roster.stop_deadline = self._roster.now + stop.grace_seconds
+        self._operations.refuse_all("the gateway stops")
+        for member in self.members:
+            self._roster.apply(member, Sign.IS_STOPPED)
+        self._note_if_all_gone()
+
+    def _ended_in_the_stop(self, member: Member, event: to.WorkerGone) -> None:
+        if event.is_forced:
+            self._roster.was_forced = True
+        elif member.ready_at is not None and not event.is_clean and not member.is_killed:
+            self.has_crashed = True
+            self._roster.note(f"worker died slot={member.slot} in the stop: exited with {event.status}", is_error=True)
+        self._note_if_all_gone()
+
+    def _note_if_all_gone(self) -> None:
+        if not self._roster.members:
+            self._roster.actions.append(to.AllGone())
+
+    # --- the clock ----------------------------------------------------------------------------------------------------
+
+    def _deadlines(self) -> Iterator[float]:
+        yield from self._roster.deadlines()
+        if self._roster.stop is None and self._is_starting_workers:
+            yield from self._operations.deadlines()
+            for record in self._roster.slots.values():
+                if record.wants_worker and record.has_room and record.restart_at is not None:
+                    yield record.restart_at
+
+    def _start_what_is_missing(self) -> None:
+        for record in self._roster.wanted:
+            if not (record.wants_worker and record.is_open and record.has_room):
+                continue
+            if record.restart_at is None and any(member.state is State.ENDING for member in record.members):
+                continue  # how long the next one waits is decided when it is gone
+            if record.restart_at is None or self._roster.now >= record.restart_at:
+                self._roster.launch(record, record.generation)
