@@ -5,10 +5,11 @@ export PYTHON
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long bench clean
+.PHONY: help demo demo-cpu test test-long bench clean
 
 help:
 	$(info make demo        a chat on two worker processes; BIND=0.0.0.0:8000 in a container)
+	$(info make demo-cpu    CPU-heavy messages on one worker and on one for each CPU: a table, in a minute)
 	$(info make test        ruff, mypy, import-linter and all tests but the long ones)
 	$(info make test-long   the tests that take minutes)
 	$(info make bench       the figures in benchmarks/results, on this machine)
@@ -20,6 +21,9 @@ help:
 # exec: the gateway takes the shell's place, so that Ctrl-C finds it, and it alone, and make waits for its exit.
 demo:
 	@sh scripts/bootstrap runtime && exec $(python) examples/demo.py $(if $(BIND),'$(BIND)')
+
+demo-cpu:
+	@sh scripts/bootstrap runtime && exec $(python) examples/cpu_bound/compare.py
 
 # loadfile: the tests of a file share what is dear to make.
 test:

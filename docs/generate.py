@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from stickygw import errors
+from commands_page import commands_page
+from member_texts import member_texts
+from supervision_page import supervision_page
+
 from stickygw.cli.options import FLAGS
 from stickygw.config.catalogue import SECTIONS, SETTINGS, Setting, allowed
 from stickygw.config.settings import Settings
+from stickygw.errors import ExitCode
 
 DOCS = Path(__file__).parent
 
@@ -61,21 +64,9 @@ def settings_page() -> str:
 
 
 def exit_codes() -> Iterator[tuple[int, str, str]]:
-    """Number, name and meaning; the texts under an enum's members are not kept at run time, so the source is read."""
-    tree = ast.parse(Path(errors.__file__).read_text(encoding="utf-8"))
-    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "ExitCode")
-    for number, node in enumerate(body):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            name = node.targets[0].id
-            following = body[number + 1] if number + 1 < len(body) else None
-            yield errors.ExitCode[name].value, name, _text(following) or "Done."
-
-
-def _text(node: ast.stmt | None) -> str:
-    match node:
-        case ast.Expr(value=ast.Constant(value=str(text))):
-            return " ".join(text.split())
-    return ""
+    """Number, name and meaning."""
+    for name, text in member_texts(ExitCode).items():
+        yield ExitCode[name].value, name, text or "Done."
 
 
 def _table(settings: list[Setting]) -> str:
@@ -90,7 +81,7 @@ def _row(setting: Setting) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-PAGES = {"settings.md": settings_page}
+PAGES = {"settings.md": settings_page, "cli.md": commands_page, "supervision.md": supervision_page}
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from stickygw.apps.native.app import App
     from stickygw.apps.native.connection import Connection
     from stickygw.apps.native.request import Request
-    from stickygw.errors import ConnectionClosed, Refuse, SessionUnavailable, StickygwError
+    from stickygw.errors import ConnectionClosed, OffloadFull, Refuse, SessionUnavailable, StickygwError, TellError
     from stickygw.sessions.session import Session
 
 __version__ = "0.1.0"
@@ -21,22 +21,26 @@ __all__ = [
     "App",
     "Connection",
     "ConnectionClosed",
+    "OffloadFull",
     "Refuse",
     "Request",
     "Session",
     "SessionUnavailable",
     "StickygwError",
+    "TellError",
 ]
 
 _HOMES = {
     "App": "stickygw.apps.native.app",
     "Connection": "stickygw.apps.native.connection",
     "ConnectionClosed": "stickygw.errors",
+    "OffloadFull": "stickygw.errors",
     "Refuse": "stickygw.errors",
     "Request": "stickygw.apps.native.request",
     "Session": "stickygw.sessions.session",
     "SessionUnavailable": "stickygw.errors",
     "StickygwError": "stickygw.errors",
+    "TellError": "stickygw.errors",
 }
 
 

@@ -9,7 +9,7 @@ import click
 from stickygw.apps.loader import load_target
 from stickygw.cli.options import Options, settings_options
 from stickygw.cli.sound import sound_settings
-from stickygw.config.cpus import available_cpus
+from stickygw.config.cpus import excess_workers, worker_count
 from stickygw.config.redacted import redacted
 from stickygw.config.settings import Settings
 from stickygw.config.sources import Loaded
@@ -25,6 +25,8 @@ def check(target: str, options: Options) -> None:
     app = load_target(target, directory=directory)
     for name, value in _summary(loaded, target, app):
         click.echo(f"{name:<9} {value}")
+    if (excess := excess_workers(loaded.settings.workers)) is not None:
+        click.echo(f"warning   {excess}")
 
 
 def _summary(loaded: Loaded, target: str, app: object) -> list[tuple[str, str]]:
@@ -36,11 +38,16 @@ def _summary(loaded: Loaded, target: str, app: object) -> list[tuple[str, str]]:
     return [
         ("settings", str(loaded.config_file or "no file")),
         ("bind", ", ".join(settings.bind)),
-        ("workers", f"{available_cpus()} (auto)" if settings.workers == "auto" else str(settings.workers)),
+        ("workers", _workers(settings)),
         ("store", _store(settings)),
         ("keys", ", ".join(settings.keys)),
         ("app", f"{target}, {count} handler{'' if count == 1 else 's'}"),
     ]
+
+
+def _workers(settings: Settings) -> str:
+    count = worker_count(settings.workers)
+    return f"{count} ({settings.workers})" if isinstance(settings.workers, str) else str(count)
 
 
 def _store(settings: Settings) -> str:

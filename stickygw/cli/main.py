@@ -13,9 +13,22 @@ from typing import NoReturn
 
 import click
 
+from stickygw.cli.words import printable
 from stickygw.errors import ExitCode, OperatorError
 
-COMMANDS = {"check": "stickygw.cli.check", "run": "stickygw.cli.run"}
+COMMANDS = {
+    "run": "stickygw.cli.run",
+    "check": "stickygw.cli.check",
+    "status": "stickygw.cli.status",
+    "top": "stickygw.cli.top",
+    "why": "stickygw.cli.why",
+    "reload": "stickygw.cli.steering",
+    "scale": "stickygw.cli.steering",
+    "drain": "stickygw.cli.steering",
+    "restart": "stickygw.cli.steering",
+    "stop": "stickygw.cli.steering",
+    "tell": "stickygw.cli.tell",
+}
 """Name → the module that defines it, as a function of that name."""
 
 
@@ -63,7 +76,7 @@ def main() -> NoReturn:
         if error.__cause__ is not None and error.exit_code is ExitCode.TARGET:
             traceback.print_exception(error.__cause__)  # the application's own exception
         for line in str(error).splitlines():
-            click.echo(f"error: {line}", err=True)
+            click.echo(f"error: {printable(line)}", err=True)
         sys.exit(error.exit_code)
     except Exception:  # noqa: BLE001 - the last resort, and it tells all
         traceback.print_exc()

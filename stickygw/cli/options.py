@@ -21,12 +21,13 @@ FLAGS = {
     "runtime_dir": "--runtime-dir",
     "state_dir": "--state-dir",
     "log_level": "--log-level",
+    "watch": "--watch",
 }
 """Setting → its flag. Every other setting is given with ``--set``."""
 
 _REPEATED = ("bind", "keys")
 _SHOWN_AS = {
-    "workers": "N|auto",
+    "workers": "N|auto|auto-1",
     "redis.url": "URL",
     "keys": "KEY",
     "bind": "ADDRESS",
@@ -86,6 +87,8 @@ def _parameter(name: str) -> str:
 
 
 def _option(name: str, flag: str) -> Callable[[Command], Command]:
+    if isinstance(SETTINGS[name].default, bool):
+        return click.option(flag, _parameter(name), is_flag=True, default=None, help=SETTINGS[name].meaning)
     return click.option(
         flag,
         _parameter(name),

@@ -11,6 +11,7 @@ from stickygw.config.problems import settings_error
 from stickygw.config.sources import Loaded, load_settings
 from stickygw.routing.forwarded import TrustedProxies
 from stickygw.routing.keys import parse_key
+from stickygw.routing.load import parse_balance
 
 
 def sound_settings(options: Options, *, directory: Path) -> Loaded:
@@ -36,3 +37,7 @@ def _routing_problems(loaded: Loaded) -> Iterator[str]:
             TrustedProxies([text])
         except ValueError as error:
             yield f"trusted_proxies: {error} (from {loaded.origin('trusted_proxies')})"
+    try:
+        parse_balance(loaded.settings.balance_by)
+    except ValueError as error:
+        yield f"balance_by: {error} (from {loaded.origin('balance_by')})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from stickygw.config.address import parse_address
@@ -25,7 +26,7 @@ _AN_ORIGIN = '"same-host", "*", or an origin as browsers send it: https://exampl
 
 def broken_rules(loaded: Loaded) -> list[str]:
     """One line for each rule that the settings break."""
-    return [*_secret(loaded), *_redis_url(loaded), *_bind(loaded), *_origins(loaded)]
+    return [*_secret(loaded), *_redis_url(loaded), *_bind(loaded), *_origins(loaded), *_watch(loaded)]
 
 
 def _secret(loaded: Loaded) -> Iterator[str]:
@@ -78,3 +79,11 @@ def _origins(loaded: Loaded) -> Iterator[str]:
     for text in loaded.settings.origins:
         if text not in ("same-host", "*") and not _ORIGIN.match(text):
             yield loaded.wrong("origins", text, _AN_ORIGIN)
+
+
+def _watch(loaded: Loaded) -> Iterator[str]:
+    if loaded.settings.watch and find_spec("watchfiles") is None:
+        yield (
+            f"watch: wanted (from {loaded.origin('watch')}), but the package watchfiles is not installed; "
+            "pip install 'stickygw[watch]'"
+        )

@@ -6,9 +6,29 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
+
+Workers = int | Literal["auto", "auto-1"]
+"""The setting `workers`."""
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
+
+
+def worker_count(workers: Workers, *, cpus: int | None = None) -> int:
+    """How many workers the setting means, at least 1, with `cpus` CPUs; None: `available_cpus`."""
+    if workers == "auto" or workers == "auto-1":
+        found = available_cpus() if cpus is None else cpus
+        return found if workers == "auto" else max(1, found - 1)
+    return workers
+
+
+def excess_workers(workers: Workers, *, cpus: int | None = None) -> str | None:
+    """One line for a setting that names more workers than there are CPUs: allowed, but they take turns."""
+    found = available_cpus() if cpus is None else cpus
+    if isinstance(workers, str) or workers <= found:
+        return None
+    return f"workers: {workers}, but affinity mask and CPU quota leave this process {found}: they will take turns"
 
 
 def available_cpus(*, proc: Path = PROC, cgroups: Path = CGROUPS) -> int:

@@ -77,7 +77,8 @@ class SocketTransport:
     """One connected socket. Reading starts with `start`; `write` never blocks and never fails.
 
     The owner bounds the outbox: `outbox_bytes` says how much waits, `blocked_since` (monotonic seconds) that bytes
-    which were there then still wait; None when the kernel takes everything.
+    which were there then still wait; None when the kernel takes everything. `received_bytes` and `sent_bytes` are what
+    the kernel gave and took so far; they stay when the transport is closed.
     """
 
     __slots__ = (
@@ -97,6 +98,8 @@ class SocketTransport:
         "is_closed",
         "outbox_bytes",
         "owner",
+        "received_bytes",
+        "sent_bytes",
     )
 
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, flusher: Flusher) -> None:
@@ -115,6 +118,8 @@ class SocketTransport:
         self._is_eof = False
         self.owner: TransportOwner | None = None
         self.outbox_bytes = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
         self.blocked_since: float | None = None
         self.is_closed = False
 
@@ -123,11 +128,13 @@ class SocketTransport:
     def receive_nowait(self, size: int = RECEIVE_BYTES) -> bytes | None:
         """Read what is there: bytes, b"" at the end of the stream or after an error, None when nothing is there."""
         try:
-            return self._sock.recv(size)
+            data = self._sock.recv(size)
         except BlockingIOError:
             return None
         except OSError:
             return b""
+        self.received_bytes += len(data)
+        return data
 
     def start(self, owner: TransportOwner) -> None:
         """Begin to read for `owner`."""
@@ -172,6 +179,11 @@ class SocketTransport:
     # Writing
 
     @property
+    def outbox_writes(self) -> int:
+        """How many writes wait, whole or in part."""
+        return len(self._outbox)
+
+    @property
     def outbox_cost(self) -> int:
         """What the outbox takes in memory, about: its bytes, and an object for each write that waits."""
         return self.outbox_bytes + WRITE_COST * len(self._outbox)
@@ -201,6 +213,7 @@ class SocketTransport:
             except OSError:  # the client is gone: whoever owns us is told, and nothing can be written any more
                 self.abort()
                 return
+            self.sent_bytes += sent
             self.outbox_bytes -= sent
             self._marked_bytes -= sent
             if sent < len(chunk):

@@ -54,7 +54,8 @@ class WebSocket:
     """An open WebSocket; `transport` and `protocol` are its own from here on.
 
     `max_message` bounds incoming messages in bytes (1009). A client that lets more than `max_outbox` bytes wait for it
-    is closed with 1013.
+    is closed with 1013. `received_messages` were delivered to the receiver, `sent_messages` accepted for the client;
+    both stay when the connection is over.
     """
 
     __slots__ = (
@@ -79,6 +80,8 @@ class WebSocket:
         "is_compressed",
         "is_paused",
         "pinged_at",
+        "received_messages",
+        "sent_messages",
     )
 
     def __init__(
@@ -112,6 +115,8 @@ class WebSocket:
         self._close_timer: asyncio.TimerHandle | None = None
         self.heard_at = monotonic()
         self.pinged_at: float | None = None
+        self.received_messages = 0
+        self.sent_messages = 0
 
     def start(self, data: bytes) -> None:
         """Begin to read; `data` came right behind the handshake, in the same segment perhaps."""
@@ -135,6 +140,11 @@ class WebSocket:
         return self._transport.outbox_bytes
 
     @property
+    def unsent_writes(self) -> int:
+        """Writes that wait, each a frame or more."""
+        return self._transport.outbox_writes
+
+    @property
     def is_reading(self) -> bool:
         """Whether bytes from the client, its pongs too, are being read."""
         return not self.is_paused and not self._is_blocked
@@ -144,6 +154,7 @@ class WebSocket:
     def send(self, message: PreparedMessage) -> None:
         """Queue a message. Nothing happens once the closing handshake has begun."""
         if self._protocol.state is OPEN:
+            self.sent_messages += 1
             is_alone = self._transport.outbox_bytes == 0
             self._transport.write(message.compressed if self.is_compressed else message.plain)
             if self._transport.outbox_cost > HIGH_WATER_BYTES:
@@ -286,6 +297,7 @@ class WebSocket:
 
     def _message(self, message: str | bytes) -> None:
         if self._protocol.state is OPEN:  # after our close frame, what still comes is nobody's
+            self.received_messages += 1
             self._receiver.message_received(message)
 
     def _feed(self, data: bytes) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable
 
 from stickygw.wire.link import MAX_MESSAGE_BYTES, LinkError, Message, decode, encode
@@ -50,6 +51,7 @@ class Link:
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._on_writable: list[Callable[[], None]] = []
+        self._closing = threading.Lock()
         self.is_closed = False
         self._loop.add_reader(sock.fileno(), self._readable)
 
@@ -68,6 +70,15 @@ class Link:
             log.debug("link: send failed: %s", error)
             return False
         return True
+
+    def send_from_thread(self, message: Message) -> bool:
+        """`send` for another thread than the loop's, which may stand still meanwhile.
+
+        Safe beside everything that the loop does: `encode` shares nothing, a datagram goes out whole or not at all, and
+        until it has gone `close` does not give the descriptor's number away to another socket. It never blocks.
+        """
+        with self._closing:
+            return self.send(message)
 
     def wait_writable(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, when a message can be sent again; never after `close()`.
@@ -88,7 +99,8 @@ class Link:
         self._on_writable.clear()
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
-        self._sock.close()
+        with self._closing:
+            self._sock.close()
 
     def _writable(self) -> None:
         self._loop.remove_writer(self._sock.fileno())

@@ -25,9 +25,10 @@ class Counters:
         """How many `name` were counted under all labels."""
         return sum(count for (counted, _), count in self._counts.items() if counted == name)
 
+    def by_name(self) -> dict[str, int]:
+        """All of them: ``name`` or ``name{label}`` → count, in the order of the names."""
+        return {f"{name}{{{label}}}" if label else name: count for (name, label), count in sorted(self._counts.items())}
+
     def __str__(self) -> str:
         """One line: ``name{label}=count`` in the order of the names."""
-        return " ".join(
-            f"{name}{{{label}}}={count}" if label else f"{name}={count}"
-            for (name, label), count in sorted(self._counts.items())
-        )
+        return " ".join(f"{name}={count}" for name, count in self.by_name().items())

@@ -4,14 +4,13 @@ The primary keeps its own copy of a socket until the worker says that it has it.
 has served the connection, so one that was declined, or offered to a worker that died, is routed again: nothing is lost.
 
 A worker answers an offer when its loop turns. One that leaves an offer without an answer for `slot_wait` stalls: it
-gets no more. After `HUNG_SECONDS` it hangs, and is ended, so that its offers can be routed again.
+gets no more until it answers. (A loop that does not turn at all sends no heartbeats, and its worker is ended for that.)
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from functools import partial
 from itertools import count
 from typing import assert_never
@@ -19,11 +18,15 @@ from typing import assert_never
 from stickygw.ipc.link import Link
 from stickygw.observability.counters import Counters
 from stickygw.primary.deadlines import Deadlines
-from stickygw.primary.lane import HandOver, Lane
+from stickygw.primary.lane import Lane
+from stickygw.primary.offered import HandOver
 from stickygw.primary.opening import Opening
 from stickygw.primary.refusal import Refusals, TurnedAway
+from stickygw.primary.slots import Slots
+from stickygw.primary.taker import Taker
+from stickygw.routing.load import Load
 from stickygw.routing.router import Route, Router, SlotView
-from stickygw.types import HandOverId, Slot
+from stickygw.types import HandOverId, Slot, WorkerId
 from stickygw.wire.link import Declined, Ended, Taken
 
 log = logging.getLogger("stickygw.hand_over")
@@ -31,8 +34,6 @@ log = logging.getLogger("stickygw.hand_over")
 MAX_HOPS = 2
 """So often a connection is routed again before it gets 503: one that kills its workers must not kill them all."""
 FLUSH_AGAIN_SECONDS = 0.02
-HUNG_SECONDS = 10.0
-"""A worker that has not answered an offer for so long is hung."""
 
 _TURNED_AWAY = {
     TurnedAway.SLOT_QUEUE_FULL: "Too many connections wait for this worker.",
@@ -45,14 +46,12 @@ _TURNED_AWAY = {
 class HandOvers:
     """All slots, and each connection from its route until it is over.
 
-    A connection waits at most `slot_wait` in the queue of each slot that it is routed to (at most `MAX_HOPS` + 1), and
-    at most `hung_seconds`, or `slot_wait` if that is longer, for the answer to an offer: then `on_hung(slot, seconds)`
-    is called, for each such offer, and has to end the slot's worker. In the stop nobody hangs: it has its own deadline.
+    A connection waits at most `slot_wait` in the queue of each slot that it is routed to (at most `MAX_HOPS` + 1). In
+    the stop nobody waits: it has its own deadline.
     """
 
     def __init__(
         self,
-        slots: int,
         *,
         router: Router,
         refusals: Refusals,
@@ -60,15 +59,14 @@ class HandOvers:
         slot_wait: float,
         slot_queue: int,
         max_connections: int,
-        on_hung: Callable[[Slot, float], None],
-        hung_seconds: float = HUNG_SECONDS,
+        lag_limit: float,
+        slow_start: float,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time
-        self._lanes = [Lane(Slot(slot), max_connections=max_connections) for slot in range(slots)]
-        self._views: list[SlotView] = [lane.view() for lane in self._lanes]
-        self._changed: set[Lane] = set()
-        """Lanes that are not as `_views` shows them."""
+        self._slots = Slots(max_connections=max_connections, lag_limit=lag_limit, slow_start=slow_start)
+        self._takers: dict[WorkerId, Taker] = {}
+        """The owners of slots, and those that were it and still have connections."""
         self._router = router
         self._refusals = refusals
         self._counters = counters
@@ -76,25 +74,23 @@ class HandOvers:
         self._ids = count(1)
         self._waits: Deadlines[HandOver] = Deadlines(slot_wait, on_expired=self._waited_long_enough)
         self._answers: Deadlines[HandOver] = Deadlines(slot_wait, on_expired=self._not_answered)
-        # From the stall on, and not from the offer: after a pause of the primary itself both times would be over at
-        # once, with the answers unread in the link.
-        self._hangs: Deadlines[HandOver] = Deadlines(max(0.0, hung_seconds - slot_wait), on_expired=self._hung)
-        self._hung_seconds = max(hung_seconds, slot_wait)
-        self._on_hung = on_hung
         self._is_stopping = False
 
     @property
     def views(self) -> list[SlotView]:
         """What the router is to see of the slots now."""
-        for lane in self._changed:
-            self._views[lane.slot] = lane.view()
-        self._changed.clear()
-        return self._views
+        return self._slots.views
 
     @property
     def connections(self) -> int:
         """Those with workers, and those on their way."""
-        return sum(lane.connections for lane in self._lanes)
+        waiting = sum(len(lane.queue) for lane in self._slots)
+        return waiting + sum(taker.connections for taker in self._takers.values())
+
+    def connections_of(self, worker: WorkerId) -> int:
+        """Those that a worker has, and those on their way to it."""
+        taker = self._takers.get(worker)
+        return taker.connections if taker is not None else 0
 
     # --- what the intake brings ---------------------------------------------------------------------------------------
 
@@ -110,53 +106,79 @@ class HandOvers:
             route,
             self._router.connected(route, self._clock()),
         )
-        lane = self._lanes[route.slot]
-        if lane.is_full:
-            # Full may stay full for hours: nobody waits for it.
+        lane = self._slots[route.slot]
+        if lane.is_full or lane.is_drained:
+            # Full may stay full for hours, and so may drained: nobody waits for it.
             self._detour(hand_over)
         else:
             self._send_or_queue(lane, hand_over)
 
     # --- what the supervisor tells ------------------------------------------------------------------------------------
 
-    def slot_is_up(self, slot: Slot, link: Link) -> None:
-        """The slot has a worker that is ready."""
-        lane = self._lanes[slot]
-        lane.link = link
-        lane.is_flush_due = False  # what was due was the dead worker's
-        self._flush(lane)
-        self._changed.add(lane)
+    def open_slot(self, slot: Slot) -> None:
+        """The slot exists from now on."""
+        self._slots.open(slot)
 
-    def slot_is_down(self, slot: Slot) -> None:
-        """The slot's worker is gone, and all that it said has been told: what it left untaken goes to its successor."""
-        lane = self._lanes[slot]
-        lane.link = None
+    def close_slot(self, slot: Slot) -> None:
+        """The slot does not exist any more; who waits for it goes elsewhere."""
+        self._send_elsewhere(self._slots.close(slot))
+
+    def set_drained(self, slot: Slot, is_drained: bool) -> None:
+        """Whether the slot, which exists, gets nobody."""
+        lane = self._slots[slot]
+        lane.is_drained = is_drained
+        self._slots.has_changed(lane.slot)
+        if is_drained:
+            self._send_elsewhere(lane)
+
+    def worker_is_up(self, worker: WorkerId, slot: Slot, link: Link) -> None:
+        """The slot belongs to this worker, which is ready. The one before it keeps what it has, and gets no more."""
+        lane = self._slots[slot]
+        lane.taker = self._takers[worker] = Taker(worker, slot, link, now=self._clock())
+        lane.is_flush_due = False  # what was due was for the worker before
+        self._flush(lane)
+        self._slots.has_changed(lane.slot)
+
+    def worker_is_down(self, worker: WorkerId) -> None:
+        """The worker is gone, and all that it said has been told: what it left untaken goes to the slot's next one."""
+        taker = self._takers.pop(worker, None)
+        if taker is None:
+            return
         now = self._clock()
-        for key in lane.taken.values():
+        for key in taker.taken.values():
             if key is not None:
-                self._router.ended(key, slot, now)
-        lane.taken.clear()
-        left = list(lane.in_flight.values())
+                self._router.ended(key, taker.slot, now)
+        lane = self._slots.get(taker.slot)
+        if lane is not None and lane.taker is taker:
+            lane.taker = None
+        left = list(taker.in_flight.values())
         for hand_over in left:
-            self._answered(lane, hand_over.id)
+            self._answered(taker, hand_over.id)
         for hand_over in reversed(left):  # each in front of the one before, so that the first stays first
             self._save(lane, hand_over)
-        self._changed.add(lane)
+        if lane is not None:
+            self._flush(lane)
+            self._slots.has_changed(lane.slot)
 
-    def received(self, slot: Slot, message: Taken | Declined | Ended) -> None:
-        """The slot's worker said this about its connections."""
-        lane = self._lanes[slot]
+    def heard(self, worker: WorkerId, load: Load) -> None:
+        """The worker's event loop turns, and this is its load."""
+        taker = self._takers.get(worker)
+        if taker is not None:
+            taker.heard_at, taker.load = self._clock(), load
+            self._slots.has_changed(taker.slot)
+
+    def received(self, worker: WorkerId, message: Taken | Declined | Ended) -> None:
+        """The worker said this about its connections."""
+        taker = self._takers.get(worker)
+        if taker is None:
+            return
         match message:
             case Taken():
-                self._take(lane, message.ids)
+                self._take(taker, message.ids)
             case Ended():
-                self._end(lane, message.ids)
+                self._end(taker, message.ids)
             case Declined():
-                hand_over = self._answered(lane, message.id)
-                if hand_over is not None:
-                    self._counters.add("hand_overs", f"declined_{message.why}")
-                    self._detour(hand_over)
-                    self._changed.add(lane)
+                self._declined(taker, message)
             case _:
                 assert_never(message)
 
@@ -166,31 +188,37 @@ class HandOvers:
         """Take no more: who waits gets 503, and so does who is declined from now on."""
         self._is_stopping = True
         self._waits.clear()
-        # The stop has a deadline of its own.
         self._answers.clear()
-        self._hangs.clear()
-        for lane in self._lanes:
+        self._slots.stop()
+        for lane in self._slots:
             while lane.queue:
                 self._turn_away(lane.queue.popitem(last=False)[1], TurnedAway.STOPPING)
-            self._changed.add(lane)
+            self._slots.has_changed(lane.slot)
 
     def close(self) -> None:
         """Close our copies of what is still in flight. Idempotent."""
         self.stop()
-        for lane in self._lanes:
-            lane.link = None
-            for hand_over in lane.in_flight.values():
+        for lane in self._slots:
+            lane.taker = None
+        for taker in self._takers.values():
+            for hand_over in taker.in_flight.values():
                 hand_over.sock.close()
-            lane.in_flight.clear()
+        self._takers.clear()
 
     # --- steps --------------------------------------------------------------------------------------------------------
+
+    def _send_elsewhere(self, lane: Lane) -> None:
+        while lane.queue:
+            _, hand_over = lane.queue.popitem(last=False)
+            self._waits.remove(hand_over)
+            self._detour(hand_over)
 
     def _send_or_queue(self, lane: Lane, hand_over: HandOver) -> None:
         if self._is_stopping:
             self._turn_away(hand_over, TurnedAway.STOPPING)
         elif lane.queue or not self._offer(lane, hand_over):
             self._queue(lane, hand_over)
-        self._changed.add(lane)
+        self._slots.has_changed(lane.slot)
 
     def _offer(self, lane: Lane, hand_over: HandOver) -> bool:
         if not lane.send(hand_over):
@@ -199,27 +227,38 @@ class HandOvers:
             self._answers.add(hand_over)
         return True
 
-    def _answered(self, lane: Lane, identifier: HandOverId) -> HandOver | None:
+    def _answered(self, taker: Taker, identifier: HandOverId) -> HandOver | None:
         """The worker has answered this offer, or never will. None: it was none of its offers."""
-        hand_over = lane.in_flight.pop(identifier, None)
+        hand_over = taker.in_flight.pop(identifier, None)
         if hand_over is not None:
+            hand_over.taker = None
             self._answers.remove(hand_over)
-            if identifier in lane.overdue:
-                self._hangs.remove(hand_over)
-                lane.overdue.discard(identifier)
-                if lane.is_ready:
-                    self._changed.add(lane)
+            if identifier in taker.overdue:
+                taker.overdue.discard(identifier)
+                lane = self._slots.get(taker.slot)
+                if lane is not None and lane.taker is taker and lane.is_ready:
+                    self._slots.has_changed(lane.slot)
                     self._flush(lane)  # those who came while it stalled
         return hand_over
 
     def _not_answered(self, hand_over: HandOver) -> None:
-        lane = self._lanes[hand_over.route.slot]
-        lane.overdue.add(hand_over.id)
-        self._hangs.add(hand_over)
-        self._changed.add(lane)
+        taker = hand_over.taker
+        if taker is not None:
+            taker.overdue.add(hand_over.id)
+            self._slots.has_changed(taker.slot)
 
-    def _hung(self, hand_over: HandOver) -> None:
-        self._on_hung(hand_over.route.slot, self._hung_seconds)
+    def _declined(self, taker: Taker, message: Declined) -> None:
+        hand_over = self._answered(taker, message.id)
+        if hand_over is None:
+            return
+        self._counters.add("hand_overs", f"declined_{message.why}")
+        lane = self._slots.get(taker.slot)
+        if lane is not None and lane.taker is not taker and not lane.is_drained and hand_over.hops < MAX_HOPS:
+            hand_over.hops += 1
+            self._send_or_queue(lane, hand_over)  # the slot has another worker now, or will have
+        else:
+            self._detour(hand_over)
+            self._slots.has_changed(taker.slot)
 
     def _queue(self, lane: Lane, hand_over: HandOver) -> None:
         if len(lane.queue) >= self._slot_queue:
@@ -228,12 +267,12 @@ class HandOvers:
         self._counters.add("hand_overs", "queued")
         lane.queue[hand_over.id] = hand_over
         self._waits.add(hand_over)
-        if lane.link is not None and lane.is_ready and not lane.is_flush_due:
+        if lane.taker is not None and lane.is_ready and not lane.is_flush_due:
             lane.is_flush_due = True
-            lane.link.wait_writable(partial(self._flush_now, lane, lane.link))
+            lane.taker.link.wait_writable(partial(self._flush_now, lane, lane.taker))
 
-    def _flush_now(self, lane: Lane, link: Link) -> None:
-        if lane.link is link:  # or else its worker is gone, and what waits is flushed to the next
+    def _flush_now(self, lane: Lane, taker: Taker) -> None:
+        if lane.taker is taker:  # or else its worker is gone, and what waits is flushed to the next
             lane.is_flush_due = False
             self._flush(lane)
 
@@ -248,35 +287,35 @@ class HandOvers:
             del lane.queue[hand_over.id]
             self._waits.remove(hand_over)
             sent += 1
-        # One that stalls is flushed when it has answered, one without a link when it has one.
-        if lane.queue and lane.link is not None and lane.is_ready and not lane.is_flush_due:
+        # One that stalls is flushed when it has answered, a lane without a worker when it has one.
+        if lane.queue and lane.taker is not None and lane.is_ready and not lane.is_flush_due:
             lane.is_flush_due = True
             if sent:
-                lane.link.wait_writable(partial(self._flush_now, lane, lane.link))
+                lane.taker.link.wait_writable(partial(self._flush_now, lane, lane.taker))
             else:
                 # Writable and yet refused: too many descriptors are in flight (ETOOMANYREFS). Waiting for
                 # writability would spin.
-                self._loop.call_later(FLUSH_AGAIN_SECONDS, self._flush_now, lane, lane.link)
+                self._loop.call_later(FLUSH_AGAIN_SECONDS, self._flush_now, lane, lane.taker)
 
-    def _take(self, lane: Lane, ids: list[HandOverId]) -> None:
+    def _take(self, taker: Taker, ids: list[HandOverId]) -> None:
         for identifier in ids:
-            hand_over = self._answered(lane, identifier)
+            hand_over = self._answered(taker, identifier)
             if hand_over is not None:
-                lane.taken[identifier] = hand_over.key
+                taker.taken[identifier] = hand_over.key
                 if hand_over.key is not None:
-                    self._router.taken(hand_over.key, lane.slot)
+                    self._router.taken(hand_over.key, taker.slot)
                 hand_over.sock.close()
                 self._counters.add("hand_overs", "taken")
 
-    def _end(self, lane: Lane, ids: list[HandOverId]) -> None:
+    def _end(self, taker: Taker, ids: list[HandOverId]) -> None:
         now = self._clock()
         for identifier in ids:
-            key = lane.taken.pop(identifier, None)
+            key = taker.taken.pop(identifier, None)
             if key is not None:
-                self._router.ended(key, lane.slot, now)
-        self._changed.add(lane)
+                self._router.ended(key, taker.slot, now)
+        self._slots.has_changed(taker.slot)
 
-    def _save(self, lane: Lane, hand_over: HandOver) -> None:
+    def _save(self, lane: Lane | None, hand_over: HandOver) -> None:
         """The worker that had the offer died. Wait for its successor, if nobody has read the head."""
         if not hand_over.is_untouched():
             self._counters.add("hand_overs", "lost")
@@ -286,6 +325,8 @@ class HandOvers:
             self._turn_away(hand_over, TurnedAway.STOPPING)
         elif hand_over.hops >= MAX_HOPS:
             self._turn_away(hand_over, TurnedAway.TOO_MANY_HOPS)
+        elif lane is None or lane.is_drained:
+            self._detour(hand_over)
         elif len(lane.queue) >= self._slot_queue:
             self._turn_away(hand_over, TurnedAway.SLOT_QUEUE_FULL)
         else:
@@ -296,11 +337,11 @@ class HandOvers:
             self._waits.add(hand_over)
 
     def _waited_long_enough(self, hand_over: HandOver) -> None:
-        lane = self._lanes[hand_over.route.slot]
+        lane = self._slots[hand_over.route.slot]
         del lane.queue[hand_over.id]
         self._counters.add("hand_overs", "slot_wait")
         self._detour(hand_over)
-        self._changed.add(lane)
+        self._slots.has_changed(lane.slot)
 
     def _detour(self, hand_over: HandOver) -> None:
         """Its slot could not take it: go to the runner-up, if there is one and it was not sent about too often."""
@@ -337,7 +378,7 @@ class HandOvers:
         hand_over.key = self._router.connected(route, self._clock())
         self._counters.add("routes", route.reason)
         log.debug("route client=%s slot=%d reason=%s", hand_over.host, route.slot, route.reason)
-        self._send_or_queue(self._lanes[route.slot], hand_over)
+        self._send_or_queue(self._slots[route.slot], hand_over)
 
     def _turn_away(self, hand_over: HandOver, reason: TurnedAway) -> None:
         self._release(hand_over)

@@ -1,85 +1,36 @@
-"""One slot as its hand-overs see it: what waits for it, what is on its way, what its worker has."""
+"""One slot as its hand-overs see it: who takes its connections, and what waits for that worker."""
 
 from __future__ import annotations
 
-import socket
 from collections import OrderedDict
-from dataclasses import dataclass
 
-from stickygw.ipc.link import Link
-from stickygw.routing.router import Route, SlotView
+from stickygw.primary.offered import HandOver
+from stickygw.primary.taker import Taker
+from stickygw.routing.router import SlotView
 from stickygw.types import HandOverId, Slot
-from stickygw.wire.link import Offer
 
-
-@dataclass(slots=True, eq=False)
-class HandOver:
-    """A connection whose head is complete, from its route until a worker has taken it.
-
-    `head` are the bytes of its head. `key` is owed to the router when the connection is over. `hops`: how many routes
-    came to nothing; `tried`: the slots they led to.
-    """
-
-    id: HandOverId
-    sock: socket.socket
-    head: bytes
-    host: str
-    port: int
-    is_secure: bool
-    route: Route
-    key: bytes | None
-    hops: int = 0
-    tried: tuple[Slot, ...] = ()
-
-    def is_untouched(self) -> bool:
-        """Whether the head is still to be read: then nobody has served this connection, and another may."""
-        try:
-            return self.sock.recv(len(self.head), socket.MSG_PEEK | socket.MSG_DONTWAIT) == self.head
-        except OSError:  # nothing there (BlockingIOError), or reset
-            return False
-
-    def offer(self) -> Offer:
-        """The message that goes with the socket."""
-        claim = self.route.claim
-        return Offer(
-            self.id,
-            claim.session if claim is not None else None,
-            claim.issued if claim is not None else 0,
-            self.route.sets_cookie,
-            self.host,
-            self.port,
-            self.is_secure,
-            self.route.reason,
-        )
+LEAST_SHARE = 0.05
 
 
 class Lane:
-    """The state of one slot. `link` is None while it has no worker that has started."""
+    """The state of one slot. `taker` is its owner; None while it has no worker that has started."""
 
-    __slots__ = ("in_flight", "is_flush_due", "link", "max_connections", "overdue", "queue", "slot", "taken")
+    __slots__ = ("is_drained", "is_flush_due", "max_connections", "queue", "slot", "taker")
 
     def __init__(self, slot: Slot, *, max_connections: int) -> None:
         self.slot = slot
         self.max_connections = max_connections
-        self.link: Link | None = None
+        self.taker: Taker | None = None
+        self.is_drained = False
         self.is_flush_due = False
         """Whether a call that offers what is queued is on its way."""
         self.queue: OrderedDict[HandOverId, HandOver] = OrderedDict()
         """Not offered yet: the worker restarts or stalls, or its link is full."""
-        self.in_flight: dict[HandOverId, HandOver] = {}
-        """Offered, and neither taken nor declined. The kernel bounds them: a link holds some 278 descriptors that are
-        unread (measured), and a worker acknowledges what it has read before it waits again. An answer ends the wait,
-        or the worker's death, which comes to a worker that gives none.
-        """
-        self.overdue: set[HandOverId] = set()
-        """Those in flight that wait too long for an answer: while there are any, the worker stalls."""
-        self.taken: dict[HandOverId, bytes | None] = {}
-        """The worker's, each with its key."""
 
     @property
     def connections(self) -> int:
-        """Those with the worker, and those on their way to it."""
-        return len(self.queue) + len(self.in_flight) + len(self.taken)
+        """Those with its owner, and those on their way to it."""
+        return len(self.queue) + (self.taker.connections if self.taker is not None else 0)
 
     @property
     def is_full(self) -> bool:
@@ -89,16 +40,31 @@ class Lane:
     @property
     def is_ready(self) -> bool:
         """Whether its worker takes connections now."""
-        return self.link is not None and not self.overdue
+        return self.taker is not None and not self.taker.overdue
 
-    def view(self) -> SlotView:
+    def view(self, now: float, *, lag_limit: float, slow_start: float) -> SlotView:
         """What the router is to see of it now."""
         connections = self.connections
-        return SlotView(self.slot, self.is_ready, connections >= self.max_connections, connections)
+        is_full = connections >= self.max_connections
+        taker = self.taker
+        if taker is None:
+            return SlotView(self.slot, False, is_full, connections, is_drained=self.is_drained)
+        return SlotView(
+            self.slot,
+            not taker.overdue,
+            is_full,
+            connections,
+            is_drained=self.is_drained,
+            is_lagging=taker.lag(now) > lag_limit,
+            share=_share(now - taker.ready_at, slow_start),
+            load=taker.load,
+        )
 
     def send(self, hand_over: HandOver) -> bool:
         """Offer it to the worker; False: there is none, it stalls, or its link is full."""
-        if self.link is None or self.overdue or not self.link.send(hand_over.offer(), hand_over.sock.fileno()):
-            return False
-        self.in_flight[hand_over.id] = hand_over
-        return True
+        return self.taker is not None and self.taker.offer(hand_over)
+
+
+def _share(age: float, slow_start: float) -> float:
+    """Of a full worker's first visits: it grows over `slow_start` seconds, from a little, so that it does begin."""
+    return min(1.0, max(LEAST_SHARE, age / slow_start)) if slow_start else 1.0

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterable
 from enum import StrEnum
 
+from stickygw.observability.access import is_access_logged, log_access
 from stickygw.observability.counters import Counters
 from stickygw.primary.deadlines import Deadlines
 from stickygw.wire.http_answer import answer
@@ -24,6 +25,8 @@ LINGER_BYTES = 64 * 1024
 MAX_LINGERING = 1024
 """So many are read on at once; further ones are closed as soon as they are answered."""
 RETRY_AFTER_SECONDS = 2
+MAX_LINES_PER_SECOND = 20
+"""Of a flood of refusals no more are logged; all are counted."""
 
 _READ_BYTES = 16 * 1024
 _RETRY_LATER = (("Retry-After", str(RETRY_AFTER_SECONDS)),)
@@ -52,6 +55,9 @@ class Refusals:
     def __init__(self, *, counters: Counters) -> None:
         self._counters = counters
         self._loop = asyncio.get_running_loop()
+        self._second = 0
+        self._lines = 0
+        """How many refusals were logged in this `_second` of the loop's clock."""
         self._left: dict[socket.socket, int] = {}
         """The lingering sockets, and how many bytes of each may still be read."""
         self._deadlines: Deadlines[socket.socket] = Deadlines(LINGER_SECONDS, on_expired=self._close)
@@ -73,7 +79,7 @@ class Refusals:
         503 says when to come back (``Retry-After``).
         """
         self._counters.add("refusals", reason)
-        log.debug("refused status=%d reason=%s", status, reason)
+        self._log(sock, status, reason)
         left = _read_off(sock, LINGER_BYTES)
         try:
             if status:
@@ -103,6 +109,18 @@ class Refusals:
         for sock in self._deadlines.clear():
             self._close(sock)
 
+    def _log(self, sock: socket.socket, status: int, reason: StrEnum) -> None:
+        if not is_access_logged():
+            return
+        second = int(self._loop.time())
+        if second != self._second:
+            self._second, self._lines = second, 0
+        self._lines += 1
+        if self._lines <= MAX_LINES_PER_SECOND:
+            log_access(client=_peer(sock), reason=reason, status=status, kind="refused")
+        elif self._lines == MAX_LINES_PER_SECOND + 1:
+            log.info("more are refused in this second than are logged")
+
     def _read_on(self, sock: socket.socket) -> None:
         left = _read_off(sock, self._left[sock])
         if left > 0:
@@ -115,6 +133,15 @@ class Refusals:
         del self._left[sock]
         self._loop.remove_reader(sock.fileno())
         sock.close()
+
+
+def _peer(sock: socket.socket) -> str:
+    """Who is connected to us: behind a proxy, the proxy; "" on a Unix socket."""
+    try:
+        peer = sock.getpeername()
+    except OSError:
+        return "gone"
+    return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
 def _read_off(sock: socket.socket, limit: int) -> int:

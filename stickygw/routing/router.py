@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from stickygw.routing.cookie import CookieClaim, CookieKeys, claim_of
+from stickygw.routing.first_visit import ByAddress, FirstVisit, LeastLoaded, RoundRobin
 from stickygw.routing.keys import Key
+from stickygw.routing.load import DEFAULT_BALANCE, Balance, SlotView, in_service
 from stickygw.routing.rendezvous import owner, pick_bounded
 from stickygw.routing.request_head import Head
 from stickygw.routing.table import KeyTable
 from stickygw.types import GatewayId, Slot
+
+__all__ = ["Route", "RouteReason", "Router", "SlotView"]
 
 
 class RouteReason(StrEnum):
@@ -42,20 +46,6 @@ class RouteReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class SlotView:
-    """A slot that exists, at this moment.
-
-    `is_ready`: its worker takes connections. `is_full`: it is at its limit. `connections`: open ones and
-    those on their way to it, so that many arrivals at once do not all see it empty.
-    """
-
-    slot: Slot
-    is_ready: bool
-    is_full: bool
-    connections: int
-
-
-@dataclass(frozen=True, slots=True)
 class Route:
     """A decision.
 
@@ -75,8 +65,8 @@ class Router:
     """The routing rules of one gateway.
 
     `keys` are tried in order; `first_visit` is "least_loaded", "round_robin" or "ip", for clients without
-    any; `cookie_lifetime` is in seconds; `random(n)` gives an int from 0 to n-1. Raises `ValueError` for
-    another `first_visit`.
+    any; `cookie_lifetime` is in seconds; `random(n)` gives an int from 0 to n-1; `balance` says which slot has least to
+    do. Raises `ValueError` for another `first_visit`.
     """
 
     def __init__(
@@ -90,49 +80,66 @@ class Router:
         cookie_lifetime: float,
         table: KeyTable,
         random: Callable[[int], int],
+        balance: Balance = DEFAULT_BALANCE,
     ) -> None:
-        self._gateway = gateway
-        self._keys = tuple(keys)
-        self._cookie_name = cookie_name
-        self._cookie_keys = cookie_keys
-        self._cookie_lifetime = cookie_lifetime
+        self.gateway = gateway
+        self.keys = tuple(keys)
+        self.cookie_name = cookie_name
+        self.cookie_keys = cookie_keys
+        self.cookie_lifetime = cookie_lifetime
+        self.balance = balance
         self._table = table
-        self._random = random
-        self._last_turn = -1
-        first_visits: dict[str, tuple[RouteReason, Callable[[Sequence[SlotView], str], Slot]]] = {
-            "least_loaded": (RouteReason.LEAST_LOADED, self._least_loaded),
-            "round_robin": (RouteReason.ROUND_ROBIN, self._round_robin),
-            "ip": (RouteReason.CLIENT_IP, self._by_address),
+        self._by_load = LeastLoaded(balance, random)
+        first_visits: dict[str, tuple[RouteReason, FirstVisit]] = {
+            "least_loaded": (RouteReason.LEAST_LOADED, self._by_load),
+            "round_robin": (RouteReason.ROUND_ROBIN, RoundRobin(random)),
+            "ip": (RouteReason.CLIENT_IP, ByAddress()),
         }
         if first_visit not in first_visits:
             raise ValueError(f"first_visit is one of {', '.join(first_visits)}, not {first_visit!r}")
-        self._first_visit_reason, self._first_visit = first_visits[first_visit]
+        self.first_visit_reason, self.first_visit = first_visits[first_visit]
 
     def route(self, head: Head, client_ip: str, slots: Sequence[SlotView], *, now: float, wall: float) -> Route:
         """The slot for a request.
 
         `slots` are all that exist, at least one; `now` is monotonic, `wall` Unix seconds. The slot may be not
-        ready or full: a client waits for the slot it belongs to, and `runner_up` says where it goes when it
-        has waited long enough. Call `connected` as soon as the connection is on its way, so that the next
-        with the same key finds it.
+        ready: a client waits for the slot it belongs to, and `runner_up` says where it goes when it has waited long
+        enough. It may be full or drained: then `runner_up` says so at once. Call `connected` as soon as the connection
+        is on its way, so that the next with the same key finds it.
         """
-        claim = claim_of(head, name=self._cookie_name, keys=self._cookie_keys, now=wall, lifetime=self._cookie_lifetime)
-        for key in self._keys:
+        claim = self.claim_of(head, wall)
+        known = self.known(claim, lambda key: key.of(head, client_ip), slots, now)
+        if known is not None:
+            return known
+        slot = self.first_visit.choose(slots, client_ip)
+        return Route(slot, self.first_visit_reason, claim, None, self._sets_cookie(claim, slot))
+
+    def claim_of(self, head: Head, wall: float) -> CookieClaim | None:
+        """What the cookies of our name in `head` prove at `wall`, or None."""
+        return claim_of(head, name=self.cookie_name, keys=self.cookie_keys, now=wall, lifetime=self.cookie_lifetime)
+
+    def known(
+        self, claim: CookieClaim | None, key_of: Callable[[Key], bytes | None], slots: Sequence[SlotView], now: float
+    ) -> Route | None:
+        """The slot for a client that belongs to one, or None: it is a first visit. Nothing changes by asking.
+
+        `key_of` gives its affinity keys; it is asked for one after the other until there is one.
+        """
+        for key in self.keys:
             if key.is_own_cookie:
                 if claim is not None:
                     return self._by_cookie(claim, slots)
-            elif (value := key.of(head, client_ip)) is not None:
+            elif (value := key_of(key)) is not None:
                 return self._by_key(value, claim, slots, now)
-        slot = self._first_visit(_open_to_newcomers(slots), client_ip)
-        return Route(slot, self._first_visit_reason, claim, None, self._sets_cookie(claim, slot))
+        return None
 
     def runner_up(self, route: Route, slots: Sequence[SlotView], *, exclude: Collection[Slot]) -> Route | None:
-        """Where to go instead of `route.slot`: a slot not in `exclude` that is ready and has room, or None.
+        """Where to go instead of `route.slot`: a slot not in `exclude` that is open, or None.
 
         Those that belong together meet there too: where the key's connections are, or where all of them go now. It
         is a detour: a cookie that there is stays as it is.
         """
-        candidates = [view for view in slots if view.is_ready and not view.is_full and view.slot not in exclude]
+        candidates = [view for view in slots if view.is_open and view.slot not in exclude]
         if not candidates:
             return None
         if route.key is not None:
@@ -141,21 +148,26 @@ class Router:
         elif route.claim is not None:
             slot = owner(_session_key(route.claim), _numbers(candidates))
         else:
-            slot = self._least_loaded(candidates, "")
+            slot = self._by_load.choose(candidates, "")
         return Route(slot, RouteReason.RUNNER_UP, route.claim, route.key, route.claim is None)
 
     def followed(self, route: Route, slots: Sequence[SlotView]) -> Route | None:
         """Where to go instead of `route.slot`, because the key's other connections have gone there meanwhile.
 
-        None: they have not, or it is not ready or has no room. Asked for a connection that has waited for its slot.
+        None: they have not, or it cannot take them. Asked for a connection that has waited for its slot.
         """
         if route.key is None:
             return None
         kept = self._table.get_live(route.key)
-        if kept == route.slot or not any(view.slot == kept and view.is_ready and not view.is_full for view in slots):
+        if kept == route.slot or not any(view.slot == kept and view.is_open for view in slots):
             return None
         assert kept is not None
         return Route(kept, RouteReason.RUNNER_UP, route.claim, route.key, route.claim is None)
+
+    def least_loaded(self, slots: Sequence[SlotView]) -> Slot | None:
+        """The slot that has least to do of those that are ready and in service, or None: there is none."""
+        candidates = [view for view in slots if view.is_ready and not view.is_drained]
+        return self.balance.least(candidates).slot if candidates else None
 
     def connected(self, route: Route, now: float) -> bytes | None:
         """A connection is on its way by `route`. The key that it is counted under, or None.
@@ -180,21 +192,21 @@ class Router:
         self._table.ended(key, slot, now)
 
     def _by_cookie(self, claim: CookieClaim, slots: Sequence[SlotView]) -> Route:
-        if claim.gateway != self._gateway:
+        if claim.gateway != self.gateway:
             # Its hint speaks of another gateway's slots, and that gateway wants it back unchanged.
-            slot = owner(_session_key(claim), _numbers(slots))
+            slot = owner(_session_key(claim), _numbers(in_service(slots)))
             return Route(slot, RouteReason.SESSION_HASH, claim, None, False)
         if _exists(claim.slot, slots):
             return Route(claim.slot, RouteReason.COOKIE, claim, None, claim.is_by_older_key)
         # The session's id, not a new choice: two tabs that come back at once have to meet.
-        slot = owner(_session_key(claim), _numbers(slots))
+        slot = owner(_session_key(claim), _numbers(in_service(slots)))
         return Route(slot, RouteReason.SESSION_HASH, claim, None, True)
 
     def _by_key(self, key: bytes, claim: CookieClaim | None, slots: Sequence[SlotView], now: float) -> Route:
         slot = self._table.get(key, now)
         reason = RouteReason.KEY_TABLE
         if slot is None or not _exists(slot, slots):
-            slot, is_second_choice = pick_bounded(key, {view.slot: view.connections for view in slots})
+            slot, is_second_choice = pick_bounded(key, {view.slot: view.connections for view in in_service(slots)})
             reason = RouteReason.KEY_BOUNDED if is_second_choice else RouteReason.KEY_HASH
         return Route(slot, reason, claim, key, self._sets_cookie(claim, slot))
 
@@ -202,41 +214,11 @@ class Router:
         """Whether a route that the cookie did not decide writes one: never one that changes its slot."""
         if claim is None:
             return True
-        return claim.gateway == self._gateway and claim.slot == slot and claim.is_by_older_key
-
-    # The ways of a first visit. Each gets the slots that may be chosen, at least one.
-
-    def _least_loaded(self, views: Sequence[SlotView], client_ip: str) -> Slot:
-        # Two random choices keep the fullest slot within O(log log n) of the mean, and do not send
-        # everybody to the one emptiest slot (Mitzenmacher 2001).
-        if len(views) == 1:
-            return views[0].slot
-        first = self._random(len(views))
-        second = self._random(len(views) - 1)
-        one, other = views[first], views[second + (second >= first)]
-        return other.slot if other.connections < one.connections else one.slot
-
-    def _round_robin(self, views: Sequence[SlotView], client_ip: str) -> Slot:
-        numbers = sorted(_numbers(views))
-        slot = next((number for number in numbers if number > self._last_turn), numbers[0])
-        self._last_turn = slot
-        return slot
-
-    def _by_address(self, views: Sequence[SlotView], client_ip: str) -> Slot:
-        return owner(client_ip.encode(), _numbers(views))
-
-
-def _open_to_newcomers(slots: Sequence[SlotView]) -> Sequence[SlotView]:
-    """The slots that can take a client at once; else those that can after a wait; else all."""
-    return (
-        [view for view in slots if view.is_ready and not view.is_full]
-        or [view for view in slots if not view.is_full]
-        or slots
-    )
+        return claim.gateway == self.gateway and claim.slot == slot and claim.is_by_older_key
 
 
 def _exists(slot: Slot, slots: Sequence[SlotView]) -> bool:
-    return any(view.slot == slot for view in slots)
+    return slot in [view.slot for view in slots]  # cheaper than any() with a generator, and every cookie asks
 
 
 def _numbers(slots: Sequence[SlotView]) -> list[Slot]:

@@ -218,7 +218,7 @@ class FirstReady:
 
 @dataclass(frozen=True, slots=True)
 class AllReady:
-    """Every slot of the start has had a ready worker."""
+    """Every slot of the start has had a ready worker, or is not to have one any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ class Fleet:
         self._roster = Roster(slots, limits=limits, random=random)
         self._operations = Operations(self._roster)
         self._unready = set(self._roster.slots)
-        self._is_starting_workers = False
+        self._is_begun = False
+        """From `Begun` to `GiveUp`."""
         self._has_served = False
         self.has_crashed = False
         """Whether, in the stop, a worker that had been ready ended in any other way than with status 0."""
@@ -35,7 +36,8 @@ class Fleet:
         roster.now = now
         self._take_in(event)
         roster.look_at_the_clock()
-        if roster.stop is None and self._is_starting_workers:
+        if roster.stop is None and self._is_begun:
+            self._note_if_all_ready()
             self._operations.advance()
             self._start_what_is_missing()
         actions, roster.actions = roster.actions, []
@@ -80,7 +82,7 @@ class Fleet:
     def _take_in(self, event: to.Event) -> None:
         match event:
             case to.Begun():
-                self._is_starting_workers = True
+                self._is_begun = True
             case to.Asked():
                 self._asked(event)
             case to.StopAsked():
@@ -97,14 +99,13 @@ class Fleet:
     def _told(self, member: Member, event: to.WorkerEvent) -> None:
         match event:
             case to.WorkerReady():
-                if self._roster.apply(member, Sign.IS_READY):
+                if self._is_begun and self._roster.apply(member, Sign.IS_READY):
                     self._is_ready(member)
             case to.WorkerFailed():
-                member.failure = event.reason
-                self._roster.apply(member, Sign.CANNOT_START)
+                if self._roster.apply(member, Sign.CANNOT_START):
+                    member.failure = event.reason
             case to.WorkerHeard():
-                member.heard_at, member.blocked_in = self._roster.now, ""
-                member.connections, member.served, member.rss = event.connections, event.served, event.rss
+                self._heard(member, event)
             case to.WorkerBlocked():
                 member.blocked_in = event.where
             case to.WorkerCutOff():
@@ -113,6 +114,17 @@ class Fleet:
                 self._is_gone(member, event)
             case _:
                 assert_never(event)
+
+    def _heard(self, member: Member, event: to.WorkerHeard) -> None:
+        if not member.rss and member.expires_rss is not None and event.rss >= member.expires_rss:
+            # Its successors would be as large, and replace each other without end.
+            member.expires_rss = None
+            self._roster.note(
+                f"max_rss too low slot={member.slot}: a fresh worker has {event.rss >> 20} MiB, and is kept",
+                is_error=True,
+            )
+        member.heard_at, member.blocked_in = self._roster.now, ""
+        member.connections, member.served, member.rss = event.connections, event.served, event.rss
 
     def _asked(self, asked: to.Asked) -> None:
         if self._roster.stop is not None:
@@ -127,11 +139,14 @@ class Fleet:
         if not self._has_served:
             self._has_served = True
             self._roster.actions.append(to.FirstReady())
-        if member.slot in self._unready:
-            self._unready.discard(member.slot)
+        self._operations.is_replaced(member, previous)
+
+    def _note_if_all_ready(self) -> None:
+        if self._unready:
+            # A slot that an operator takes away or drains meanwhile is not waited for.
+            self._unready &= {record.slot for record in self._roster.wanted if record.is_empty}
             if not self._unready:
                 self._roster.actions.append(to.AllReady())
-        self._operations.is_replaced(member, previous)
 
     def _is_gone(self, member: Member, event: to.WorkerGone) -> None:
         record = self._roster.slots[member.slot]
@@ -140,11 +155,12 @@ class Fleet:
         if self._roster.stop is not None:
             self._ended_in_the_stop(member, event)
         elif not self._has_served:
-            self._is_starting_workers = False
-            self._roster.actions.append(to.GiveUp(why))
+            if self._is_begun:
+                self._is_begun = False
+                self._roster.actions.append(to.GiveUp(why))
         else:
             self._operations.is_gone(member, why)
-            if record.wants_worker and record.is_open and not member.is_retired:
+            if record.wants_worker and not member.is_retired:
                 self._schedule_restart(record, why)
             elif not event.is_clean and not member.is_killed:
                 self._roster.note(f"worker died slot={record.slot}: {why}", is_error=True)
@@ -182,15 +198,15 @@ class Fleet:
 
     def _deadlines(self) -> Iterator[float]:
         yield from self._roster.deadlines()
-        if self._roster.stop is None and self._is_starting_workers:
+        if self._roster.stop is None and self._is_begun:
             yield from self._operations.deadlines()
             for record in self._roster.slots.values():
-                if record.wants_worker and record.has_room and record.restart_at is not None:
+                if record.restart_at is not None:
                     yield record.restart_at
 
     def _start_what_is_missing(self) -> None:
         for record in self._roster.wanted:
-            if not (record.wants_worker and record.is_open and record.has_room):
+            if not (record.wants_worker and record.is_open):
                 continue
             if record.restart_at is None and any(member.state is State.ENDING for member in record.members):
                 continue  # how long the next one waits is decided when it is gone

@@ -67,6 +67,7 @@ TRANSITIONS: dict[tuple[State, Sign], tuple[State, Order | None]] = {
     (State.STOPPING, Sign.IS_OVERDUE): (State.ENDING, Order.KILL),
     (State.STOPPING, Sign.IS_CUT_OFF): (State.ENDING, None),
     (State.STOPPING, Sign.IS_GONE): (State.GONE, None),
+    (State.ENDING, Sign.IS_STOPPED): (State.ENDING, None),
     (State.ENDING, Sign.IS_OVERDUE): (State.ENDING, Order.KILL),
     (State.ENDING, Sign.IS_GONE): (State.GONE, None),
 }

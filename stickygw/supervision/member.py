@@ -84,6 +84,11 @@ class SlotRecord:
         return len(self.members) < 2 and self.coming is None
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it has no worker for its clients, and is meant to."""
+        return self.is_wanted and not self.is_drained and self.owner is None
+
+    @property
     def wants_worker(self) -> bool:
-        """Whether it stands empty and is not meant to."""
-        return self.is_wanted and not self.is_drained and self.owner is None and self.coming is None
+        """Whether it is empty, and another worker may be started in it."""
+        return self.is_empty and self.has_room

@@ -47,7 +47,7 @@ class Operations:
     def refuse_all(self, why: str) -> None:
         """Nothing is carried out any more."""
         tickets = [asked.ticket for asked in self._commands]
-        if self.current is not None:
+        if self.current is not None and self.current.kind is not Kind.RECYCLE:
             tickets.insert(0, self.current.ticket)
         self.current = None
         self._commands.clear()
@@ -109,7 +109,7 @@ class Operations:
         if operation.successor is None and operation.todo and self._roster.now >= operation.not_before:
             record = self._roster.slots[operation.todo[0]]
             coming = record.coming
-            if coming is not None and operation.generation in (None, coming.generation):
+            if coming is not None and operation.generation is None:
                 operation.todo.popleft()
                 operation.successor = coming.id  # one is on its way
             elif record.has_room:
@@ -135,8 +135,8 @@ class Operations:
             operation.failure += f"; there are {len(self._roster.wanted)} slots as before"
         elif self._roster.slots[member.slot].owner is not None:
             operation.failure += "; the one before it serves on"
-        if operation.kind is Kind.RELOAD and replaced:
-            operation.failure += f"; {replaced} slots run the new generation"
+        if operation.kind is Kind.RELOAD:
+            operation.failure += f"; {replaced} of {operation.total} slots run generation {operation.generation}"
         if operation.kind is Kind.RECYCLE:
             self._recycle_not_before = self._roster.now + RECYCLE_AGAIN_SECONDS
 
@@ -167,8 +167,8 @@ class Operations:
         if not 1 <= slots <= MAX_SLOTS:
             self._finish(ticket, f"a gateway has 1 to {MAX_SLOTS} slots, not {slots}", is_well=False)
             return
-        if all(record.is_drained for record in roster.wanted[:slots]):
-            self._finish(ticket, f"all of the first {slots} slots are drained", is_well=False)
+        if slots < have and all(record.owner is None for record in roster.wanted[:slots]):
+            self._finish(ticket, f"none of the first {slots} slots serves", is_well=False)
             return
         added = [Slot(slot) for slot in range(have, slots)]
         done = f"{slots} slots, {have} before"
@@ -197,16 +197,16 @@ class Operations:
             self._finish(ticket, self._no_such(slot), is_well=False)
             return
         if record.is_drained:
-            record.is_drained = False
+            record.is_drained, record.generation = False, self._roster.generation
             self._roster.actions.append(to.SetDrained(slot, False))
         self.current = Operation(ticket, Kind.RESTART, None, deque([slot]), 1, f"slot {slot} has a fresh worker")
 
     def _begin_recycling(self) -> None:
         records = self._roster.wanted
-        if self._roster.now < self._recycle_not_before or any(record.wants_worker for record in records):
+        if self._roster.now < self._recycle_not_before or any(record.is_empty for record in records):
             return  # a slot is empty: no time to keep another one busy
         for record in records:
-            if record.owner is not None and record.has_room and (why := record.owner.expiry(self._roster.now)):
+            if record.owner is not None and (why := record.owner.expiry(self._roster.now)):
                 self._roster.note(f"worker recycled slot={record.slot}: {why}")
                 done = f"slot {record.slot} is recycled"
                 self.current = Operation(0, Kind.RECYCLE, None, deque([record.slot]), 1, done)

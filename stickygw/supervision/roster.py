@@ -91,7 +91,7 @@ class Roster:
         if record.owner is member and member.state is not State.READY:
             record.owner = None
         member.is_retired |= sign is Sign.IS_RETIRED
-        member.deadline = self._deadline(member.state, sign, order)
+        member.deadline = self._deadline(member, sign, order)
         if order is not None:
             self._order(member, order)
         return True
@@ -132,7 +132,7 @@ class Roster:
 
     def remove(self, record: SlotRecord) -> set[WorkerId]:
         """Have the slot no more. The workers that must end."""
-        record.is_wanted = False
+        record.is_wanted, record.restart_at = False, None
         if record.is_open:
             self.actions.append(to.CloseSlot(record.slot))
         if not record.members:
@@ -146,14 +146,14 @@ class Roster:
             spread = member.connections / CLIENTS_PER_SECOND
         return min(spread, self.limits.drain_timeout)
 
-    def _deadline(self, state: State, sign: Sign, order: Order | None) -> float | None:
-        match state:
+    def _deadline(self, member: Member, sign: Sign, order: Order | None) -> float | None:
+        match member.state:
             case State.DRAINING:
                 return self.now + self.limits.drain_timeout + CUT_SECONDS
             case State.STOPPING:
                 return self.stop_deadline
-            case State.ENDING if sign is Sign.IS_STOPPED:
-                return self.stop_deadline
+            case State.ENDING if sign is Sign.IS_STOPPED and member.deadline is not None:
+                return min(member.deadline, self.stop_deadline)
             case State.ENDING if order is Order.TERMINATE or sign is Sign.CANNOT_START:
                 return self.now + GIVING_UP_SECONDS
             case State.ENDING:

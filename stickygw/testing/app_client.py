@@ -1,8 +1,8 @@
 """`AppClient`: runs an `App` in the test's own process and event loop, without ports, Redis or worker processes.
 
 The application is served by the worker's own code over socket pairs: handshake, frames, sessions and rooms are the real
-ones; session store and bridge are the in-memory ones. What needs several processes, routing and restarts, is
-`stickygw.testing.gateway`'s.
+ones; session store and bridge are the in-memory ones. `App.tell` and `App.ask` reach the application itself, the only
+worker. What needs several processes, routing and restarts, is `stickygw.testing.gateway`'s.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -29,12 +29,13 @@ from stickygw.config.settings import Settings
 from stickygw.connections.transport import SocketTransport
 from stickygw.errors import ConnectionClosed
 from stickygw.observability.counters import Counters
+from stickygw.primary.tells import Tells
 from stickygw.routing.cookie import CookieKeys
 from stickygw.routing.request_head import NEED_MORE, Head, examine
 from stickygw.sessions.memory import MemorySessionStore
 from stickygw.sessions.registry import Sessions
-from stickygw.types import GatewayId, HandOverId, SessionId, Slot
-from stickygw.wire.link import Offer
+from stickygw.types import GatewayId, HandOverId, SessionId, Slot, WorkerId
+from stickygw.wire.link import Answer, Answered, Deliver, Offer, Tell
 
 DEADLINE = 5.0
 """Seconds that `TestConnection.receive` waits if it is not told otherwise, and that a handshake may take."""
@@ -117,6 +118,37 @@ class TestConnection:
         return ConnectionClosed(self.connection.close_code or 1006, self.connection.close_reason or "")
 
 
+class _Alone:
+    """The link to a primary whose only worker this application is. It is never full."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._slot = runtime.identity.slot
+        self._primary = Tells(
+            owners=lambda: {self._slot: WorkerId(1)},
+            least_loaded=lambda: self._slot,
+            send=self._to_worker,
+            wait_writable=lambda worker, callback: None,
+            counters=runtime.counters,
+        )
+        runtime.tells.connect(self)
+
+    def send(self, message: Tell | Answer) -> bool:
+        # In a later turn, as over a socket: `tell` returns before its handler runs.
+        self._runtime.loop.call_soon(self._primary.received, WorkerId(1), self._slot, message)
+        return True
+
+    def wait_writable(self, callback: Callable[[], None]) -> None:
+        pass  # nobody has to wait
+
+    def close(self) -> None:
+        self._primary.close()
+
+    def _to_worker(self, worker: WorkerId, message: Deliver | Answered) -> bool:
+        self._runtime.tells.received(message)
+        return True
+
+
 class AppClient:
     """An application that runs for as long as the context lasts, ``on_start`` and ``on_stop`` included.
 
@@ -151,6 +183,7 @@ class AppClient:
             cookie_keys=_KEYS,
             counters=self.counters,
         )
+        self._primary = _Alone(self.runtime)
         self.sessions.start()
         await self.runtime.bridge.start()
         await self.runtime.start()
@@ -168,6 +201,7 @@ class AppClient:
         except TimeoutError:
             raise AssertionError(f"the application does not stop: {self.runtime.running()}") from None
         finally:
+            self._primary.close()
             await self.runtime.bridge.stop()
             await self.sessions.stop()
 

@@ -26,6 +26,9 @@ READY_SECONDS = 30.0
 STOP_SECONDS = 20.0
 """How long a stopping gateway may take before it is killed."""
 
+COMMAND_SECONDS = 60.0
+"""How long a command may take: one that replaces workers waits until the old ones have drained (`drain_timeout`)."""
+
 
 class GatewayFailed(AssertionError):
     """The gateway did not do what the test needs; its log is in the message."""
@@ -76,7 +79,7 @@ class Gateway:
         """Start without waiting for anything: for a test of a gateway that cannot start."""
         bind = f"127.0.0.1:{self.port}" if self.urls else "127.0.0.1:0"
         command = [sys.executable, "-m", "stickygw.cli", "run", self._target, "--bind", bind]
-        command += ["--workers", str(self._workers)]
+        command += ["--workers", str(self._workers), "--set", "log_format=text"]
         command += ["--runtime-dir", str(self.runtime_dir), "--state-dir", str(self.state_dir), *self._options]
         self._lines.clear()
         self._is_at_end = False
@@ -160,6 +163,28 @@ class Gateway:
         set_cookie = connection.response.headers.get("Set-Cookie")
         return set_cookie.partition(";")[0] if set_cookie else None
 
+    def command(
+        self, *arguments: str, stdin: str = "", timeout: float = COMMAND_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``stickygw ARGUMENTS`` for this gateway, ``command("reload")``; its `returncode`, `stdout`, `stderr`.
+
+        Blocks: a coroutine that serves clients meanwhile calls it in a thread.
+        """
+        try:
+            return subprocess.run(
+                [sys.executable, "-m", "stickygw.cli", *arguments, "--runtime-dir", str(self.runtime_dir)],
+                env=marked({**os.environ, **self._environment}, self._mark),
+                input=stdin,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise GatewayFailed(f"{error}; it had said {error.stderr!r}; the gateway's log:\n{self.log}") from None
+
     def kill_worker(self, slot: int) -> int:
         """End a slot's worker as a crash would (SIGKILL); the process id it had."""
         pid = self.worker_pids()[slot]
@@ -202,9 +227,9 @@ class Gateway:
             return "".join(self._lines)
 
     def worker_pids(self) -> dict[int, int]:
-        """The process id of each slot's worker. A slot whose worker is just being started may be missing."""
+        """The process id of each slot's worker, of two the newer. One that is just being started may be missing."""
         found = {}
-        for pid in processes(self._mark):
+        for pid in sorted(processes(self._mark)):
             arguments = command_line(pid)
             if "stickygw.worker" in arguments and "--slot" in arguments:
                 found[int(arguments[arguments.index("--slot") + 1])] = pid

@@ -32,7 +32,10 @@ class Intake:
         self._runtime = runtime
         self._endpoint = Endpoint(runtime)
         self._max_connections = runtime.settings.max_connections
-        self._open = 0
+        self.open_connections = 0
+        """Those that were taken and are not over."""
+        self.served = 0
+        """Those that were taken so far."""
         self._is_stopping = False
         self._taken: list[HandOverId] = []
         self._ended: list[HandOverId] = []
@@ -48,7 +51,7 @@ class Intake:
         if fd < 0:
             self._decline(offer, DeclineReason.NO_DESCRIPTOR)
             return
-        if self._is_stopping or self._open >= self._max_connections:
+        if self._is_stopping or self.open_connections >= self._max_connections:
             os.close(fd)
             self._decline(offer, DeclineReason.STOPPING if self._is_stopping else DeclineReason.FULL)
             return
@@ -57,6 +60,7 @@ class Intake:
         transport = SocketTransport(sock, self._runtime.loop, self._runtime.flusher)
         data = transport.receive_nowait() or b""
         self._taken.append(offer.id)
+        self.served += 1
         self._schedule()
         head = examine(data)
         if not isinstance(head, Head):
@@ -65,12 +69,12 @@ class Intake:
             transport.abort()
             self._ended.append(offer.id)
             return
-        self._open += 1
+        self.open_connections += 1
         arrival = Arrival(offer, head, data[head.size :], transport, partial(self._connection_ended, offer.id))
         self._runtime.spawn(self._endpoint.serve(arrival))
 
     def _connection_ended(self, id: HandOverId) -> None:
-        self._open -= 1
+        self.open_connections -= 1
         self._ended.append(id)
         self._schedule()
 

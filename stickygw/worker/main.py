@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import logging
+import math
 import os
 import signal
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uvloop
 
@@ -25,16 +26,22 @@ from stickygw.connections.websocket import CLOSE_SECONDS
 from stickygw.errors import ExitCode, OperatorError
 from stickygw.ipc.link import Link
 from stickygw.observability.counters import Counters
-from stickygw.observability.logs import set_up_logs
+from stickygw.observability.logs import restore_own_logs, set_up_logs
 from stickygw.routing.cookie import CookieKeys
-from stickygw.wire.link import Configure, Failed, Message, Offer, Ready, Stop
+from stickygw.wire.link import Answered, Configure, Deliver, Drain, Failed, Message, Offer, Ready, Resize, Stop
+from stickygw.worker.heart import Heart
 from stickygw.worker.intake import Intake
 from stickygw.worker.stores import Stores
 
 log = logging.getLogger("stickygw.worker")
 
+Order = TypeVar("Order", Drain, Stop)
+
 STOP_MARGIN_SECONDS = 0.2
 """A worker that can't end in time says so this much before its primary cuts it."""
+
+COME_BACK_SECONDS = 1.0
+"""Over how long a client that a drain closes is asked to spread its return; the drain itself spreads them all."""
 
 
 def run(link: socket.socket) -> int:
@@ -55,10 +62,13 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._counters = Counters()
         self._intake: Intake | None = None
+        self._runtime: Runtime | None = None
         self._configured: asyncio.Future[Configure] = self._loop.create_future()
+        self._drain: asyncio.Future[Drain] = self._loop.create_future()
         self._stop: asyncio.Future[Stop] = self._loop.create_future()
+        self._resized: int | None = None
         self._orphaned = asyncio.Event()
-        self._link = Link(link, on_message=self._received, on_closed=self._orphaned.set)
+        self._link = Link(link, on_message=self._received, on_closed=self._link_closed)
 
     async def serve(self) -> ExitCode:
         """Everything, in order."""
@@ -68,12 +78,19 @@ class Worker:
             return ExitCode.OK  # the primary ended before it told us anything
         configure = self._configured.result()
         settings = Settings.from_wire(configure.settings)
-        set_up_logs(f"worker {configure.slot}", settings.log_level)
-        self._loop.add_signal_handler(signal.SIGTERM, self._ask_stop, Stop(settings.stop_timeout, 0.0))
+        set_up_logs(
+            "worker",
+            settings.log_level,
+            settings.log_format,
+            slot=configure.slot,
+            generation=configure.generation,
+            access_log=settings.access_log,
+        )
+        self._loop.add_signal_handler(signal.SIGTERM, self._ask_to_end, self._stop, Stop(settings.stop_timeout, 0.0))
         self._loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C is the primary's
         async with Stores(settings, self._counters) as stores:
             starting = asyncio.ensure_future(self._start(configure, settings, stores))
-            await _first_of(starting, self._stop, orphaned)
+            await _first_of(starting, self._drain, self._stop, orphaned)
             if not starting.done():  # nobody waits for an application that has not started
                 starting.cancel()
                 await asyncio.wait([starting])  # an application that will not be cancelled is killed by the primary
@@ -83,20 +100,30 @@ class Worker:
             except Exception as error:  # noqa: BLE001 - whatever the application raises at its start
                 return self._fail(error)
             self._intake = Intake(self._link, runtime)
+            heart = Heart(self._link, runtime, self._intake)
             self._link.send(Ready())
+            heart.start()
             log.debug("ready: slot %d, generation %d, pid %d", configure.slot, configure.generation, os.getpid())
-            await _first_of(self._stop, orphaned)
-            if not self._stop.done():
-                await self._serve_orphaned(runtime, settings.worker_orphan_timeout)
-            orphaned.cancel()
-            return await self._end(runtime, self._stop.result())
+            try:
+                await _first_of(self._drain, self._stop, orphaned)
+                if not self._drain.done() and not self._stop.done():
+                    await self._serve_orphaned(runtime, settings.worker_orphan_timeout)
+                orphaned.cancel()
+                return await self._end(runtime)
+            finally:
+                heart.stop()
 
     async def _start(self, configure: Configure, settings: Settings, stores: Stores) -> Runtime:
-        app = load_target(configure.target, directory=Path.cwd())
+        try:
+            app = load_target(configure.target, directory=Path.cwd())
+        finally:
+            restore_own_logs()
         assert isinstance(app, App), "load_target gives nothing else"
         runtime = Runtime(
             app,
-            identity=Identity(configure.slot, configure.generation, configure.workers, configure.gateway),
+            identity=Identity(
+                configure.slot, configure.generation, self._resized or configure.workers, configure.gateway
+            ),
             settings=settings,
             sessions=stores.sessions,
             hub=stores.hub,
@@ -104,8 +131,13 @@ class Worker:
             cookie_keys=CookieKeys([secret.get_secret_value().encode() for secret in settings.secret]),
             counters=self._counters,
         )
+        self._runtime = runtime
+        runtime.tells.connect(self._link)
         await stores.bridge.start()
-        await runtime.start()
+        try:
+            await runtime.start()
+        finally:
+            restore_own_logs()
         return runtime
 
     def _fail(self, error: Exception) -> ExitCode:
@@ -119,18 +151,36 @@ class Worker:
         match message:
             case Offer() if self._intake is not None:
                 self._intake.offered(message, fd)
+            case Deliver() | Answered() if self._runtime is not None:
+                self._runtime.tells.received(message)
             case Configure() if not self._configured.done():
                 self._configured.set_result(message)
+            case Resize():
+                self._resize(message.workers)
+            case Drain():
+                self._ask_to_end(self._drain, message)
             case Stop():
-                self._ask_stop(message)
+                self._ask_to_end(self._stop, message)
             case _:
                 log.error("link: a %s where none belongs", type(message).__name__)
                 if fd >= 0:
                     os.close(fd)
 
-    def _ask_stop(self, stop: Stop) -> None:
-        if not self._stop.done():
-            self._stop.set_result(stop)
+    def _link_closed(self) -> None:
+        if self._runtime is not None:
+            self._runtime.tells.disconnect()
+        self._orphaned.set()
+
+    def _ask_to_end(self, asked: asyncio.Future[Order], order: Order) -> None:
+        if self._intake is not None:
+            self._intake.stop()  # now: an offer may lie right behind the order
+        if not asked.done():
+            asked.set_result(order)
+
+    def _resize(self, workers: int) -> None:
+        self._resized = workers
+        if self._runtime is not None:
+            self._runtime.resize(workers)
 
     async def _serve_orphaned(self, runtime: Runtime, timeout: float) -> None:
         """The primary is gone: connections that were handed over live on until the last one ends, or `timeout`."""
@@ -138,22 +188,50 @@ class Worker:
         idle = asyncio.ensure_future(runtime.wait_idle())
         await _first_of(self._stop, idle, timeout=timeout)
         idle.cancel()
-        self._ask_stop(Stop(CLOSE_SECONDS * 2, 0.0))
+        self._ask_to_end(self._stop, Stop(CLOSE_SECONDS * 2, 0.0))
 
-    async def _end(self, runtime: Runtime, stop: Stop) -> ExitCode:
+    async def _end(self, runtime: Runtime) -> ExitCode:
+        """Drain, or stop, or drain until a stop comes. What is left when the time is up is cut."""
         assert self._intake is not None
         self._intake.stop()
-        reason = f"gateway stopping; come back within {stop.spread_seconds:.1f} s"
-        close_within = min(CLOSE_SECONDS, stop.grace_seconds / 2)
+        ending = asyncio.ensure_future(runtime.finish())
+        what, deadline = "drain", math.inf
         try:
-            async with asyncio.timeout(max(0.1, stop.grace_seconds - STOP_MARGIN_SECONDS)):
-                await runtime.stop(code=1001, reason=reason, close_within=close_within)
-        except TimeoutError:
-            log.error("cut at the stop: %d connections, %s", len(runtime.connections), runtime.running())
+            if self._drain.done():
+                deadline = self._begin_drain(runtime, self._drain.result())
+                await _first_of(ending, self._stop, timeout=deadline - self._loop.time())
+            if self._stop.done():
+                what, deadline = "stop", min(deadline, self._begin_stop(runtime, self._stop.result()))
+                await _first_of(ending, timeout=deadline - self._loop.time())
+            if ending.done():
+                ending.result()
+                return ExitCode.OK
+            log.error("cut at the %s: %d connections, %s", what, len(runtime.connections), runtime.running())
             return ExitCode.FORCED_STOP
         finally:
+            ending.cancel()
             log.debug("counters: %s", self._counters)
-        return ExitCode.OK
+
+    def _begin_drain(self, runtime: Runtime, drain: Drain) -> float:
+        """Close one connection after the other; until when (the loop's time) that may take."""
+        seconds = _without_margin(drain.grace_seconds)
+        close_within = min(CLOSE_SECONDS, drain.grace_seconds / 2)
+        # The last one, too, has time for its closing handshake.
+        spread_seconds = min(drain.spread_seconds, max(0.0, seconds - close_within))
+        log.debug("draining: %d connections over %.1f s", len(runtime.connections), spread_seconds)
+        reason = f"restarting; come back within {COME_BACK_SECONDS:.1f} s"
+        runtime.drain(1012, reason, within=close_within, spread_seconds=spread_seconds)
+        return self._loop.time() + seconds
+
+    def _begin_stop(self, runtime: Runtime, stop: Stop) -> float:
+        """Close all connections; until when (the loop's time) that may take."""
+        reason = f"gateway stopping; come back within {stop.spread_seconds:.1f} s"
+        runtime.close_all(1001, reason, within=min(CLOSE_SECONDS, stop.grace_seconds / 2))
+        return self._loop.time() + _without_margin(stop.grace_seconds)
+
+
+def _without_margin(grace_seconds: float) -> float:
+    return max(0.1, grace_seconds - STOP_MARGIN_SECONDS)
 
 
 async def _first_of(*futures: asyncio.Future[Any], timeout: float | None = None) -> None:

@@ -82,7 +82,7 @@ async def test_a_handler_that_raises_ends_its_connection_with_1011_and_no_other(
         on_error, left = await reports(watcher, 2)
     assert on_error["on_error"] == error
     assert left["left"] == [1011, "internal error"]
-    text = await logged(gateway, f"connection {on_error['id']}: a handler raised", f"RuntimeError: {error}")
+    text = await logged(gateway, f"a handler raised connection={on_error['id']}", f"RuntimeError: {error}")
     assert " ERROR " in text
     assert text.count("Traceback (most recent call last)") == 1
 
@@ -94,9 +94,7 @@ async def test_an_on_disconnect_that_raises_is_logged_and_told_to_on_error(gatew
         left, on_error = await reports(watcher, 2)
     assert left["left"] == [1000, ""]
     assert on_error["on_error"] == "on purpose, in on_disconnect"
-    await logged(
-        gateway, f"connection {on_error['id']}: a handler raised", "RuntimeError: on purpose, in on_disconnect"
-    )
+    await logged(gateway, f"a handler raised connection={on_error['id']}", "RuntimeError: on purpose, in on_disconnect")
 
 
 async def test_what_a_handler_wrote_before_it_raised_is_kept(gateway: Gateway, redis: Redis) -> None:

@@ -34,6 +34,7 @@ def whole_log(gateway: Gateway, *, exit_code: int = 0) -> str:
 
 def assert_quiet(gateway: Gateway) -> None:
     """Stop `gateway`: nothing that its clients did was worth a warning."""
-    log = whole_log(gateway)
+    # How many CPUs this machine has is not the clients' doing.
+    log = "\n".join(line for line in whole_log(gateway).splitlines() if "they will take turns" not in line)
     for word in ("Traceback", "ERROR", "WARNING"):
         assert word not in log

@@ -54,8 +54,17 @@ class Terminal:
         self._process.wait()
         self._close()
 
+    @property
+    def pid(self) -> int:
+        """The command's process id."""
+        return self._process.pid
+
     def type(self, keys: bytes) -> None:
         os.write(self._keyboard, keys)
+
+    def hang_up(self) -> None:
+        """Take the terminal away, as closing its window does: its foreground job gets SIGHUP."""
+        self._close()
 
     def wait_for(self, pattern: str, seconds: float) -> re.Match[str]:
         """Wait until `pattern` is on the screen."""
@@ -77,6 +86,8 @@ class Terminal:
 
     def _read(self, deadline: float) -> bool:
         """Read what comes next. False: nobody can write any more, or the deadline has passed."""
+        if self._keyboard < 0:
+            return False
         ready, _, _ = select.select([self._keyboard], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             return False

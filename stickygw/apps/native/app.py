@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from stickygw.apps.native.codec import CodecName, codec_named
 from stickygw.apps.native.handlers import Function, Handler, Handlers
 from stickygw.apps.native.patterns import PathPattern
+from stickygw.wire.tell import check_name
 
 if TYPE_CHECKING:
     from stickygw.apps.native.connection import Connection
     from stickygw.apps.native.runtime import Runtime
 
 F = TypeVar("F", bound=Function)
+Result = TypeVar("Result")
 
 
 class App:
@@ -24,7 +26,7 @@ class App:
     whose files answer plain GET requests, ``index.html`` for its folders. `subprotocols` are those it speaks, the
     preferred first.
 
-    Handlers are ``def`` or ``async def``. ``def`` handlers run on the event loop: they must not block.
+    Handlers are ``def`` or ``async def``. Both run on the event loop and must not block it: `offload` what takes long.
     """
 
     def __init__(
@@ -103,6 +105,24 @@ class App:
         self.handlers.error.append(function)
         return function
 
+    # Messages between workers
+
+    def on_tell(self, name: str) -> Callable[[F], F]:
+        """``on_tell(name)``: the function is called with the payload of each message of that name, from `tell`, `ask`
+        or the command line. What it returns is the answer to who asked.
+
+        The messages of one sender come in order, one at a time; those of different senders side by side. Raises
+        `ValueError` for a name that is taken or none.
+        """
+        if check_name(name) in self.handlers.tell:
+            raise ValueError(f"on_tell({name!r}) is registered already; each name has one function")
+
+        def register(function: F) -> F:
+            self.handlers.tell[name] = function
+            return function
+
+        return register
+
     def _register(self, handlers: list[Handler], pattern: str | Function) -> Any:
         if callable(pattern):
             handlers.append(Handler.of(pattern, None))
@@ -124,6 +144,57 @@ class App:
         Redis is away.
         """
         return self.runtime.publish(room, self.codec.encode(message), exclude)
+
+    def tell(
+        self, name: str, payload: Any = None, *, to: int | Literal["all", "least_loaded"] = "all"
+    ) -> Awaitable[None]:
+        """Send `payload` to the ``on_tell(name)`` handlers of other workers: of all, this one included, of a slot's,
+        or of the one with the least to do.
+
+        It acts when called; awaiting the result is for back-pressure only. `payload` is of msgpack's types, at most
+        64 KiB packed. A message that does not get through is counted and logged where it ends; nothing tells the
+        sender. Raises `TellError` when too many wait to leave this worker, `ValueError` for what cannot be sent.
+        """
+        return self.runtime.tells.tell(name, payload, to)
+
+    async def ask(
+        self, name: str, payload: Any = None, *, to: int | Literal["least_loaded"], timeout: float = 10.0
+    ) -> Any:
+        """What the ``on_tell(name)`` handler of another worker, or of this one, returns for `payload`.
+
+        Raises `TellError` when there is no such worker or handler, when the handler raised, or when no answer came
+        within `timeout` seconds (at most 60). A handler that asks its own sender back waits for itself.
+        """
+        return await self.runtime.tells.ask(name, payload, to, timeout)
+
+    def report(self, **values: Any) -> None:
+        """Show `values` in ``stickygw status``, beside those said before; None takes one away.
+
+        They are of msgpack's types and go out with the next heartbeat, within a second. Raises `ValueError` for more
+        than 32 of them, or 4 KiB packed; then nothing has changed.
+        """
+        self.runtime.tells.say(values)
+
+    async def offload(
+        self,
+        function: Callable[..., Result],
+        *args: Any,
+        kind: Literal["process", "thread"] = "process",
+        timeout: float | None = None,
+    ) -> Result:
+        """``function(*args)``, called beside the event loop, which serves the other connections meanwhile.
+
+        In a process: for Python code that computes. It imports `function` by its name, and `args` and the result are
+        copied (pickled). In a thread: for calls that wait, or that release the GIL. Of each kind `offload_processes`
+        run at the same time, the others wait in order.
+
+        Raises what the function raises; `OffloadFull` when `offload_queue` calls wait or run already; `TypeError` for
+        what cannot go to another process; `BrokenProcessPool` when its process was killed; `TimeoutError` after
+        `timeout` seconds. A call that is given up while it waits never begins; one that runs goes on, and what it gives
+        is dropped.
+        """
+        result: Result = await self.runtime.offload.run(function, args, kind, timeout)
+        return result
 
     @property
     def slot(self) -> int:

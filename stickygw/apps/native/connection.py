@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -40,13 +39,15 @@ class Connection:
         session: Session,
         handlers: PathHandlers,
         on_ended: Callable[[], None],
+        *,
+        id: ConnectionId,
     ) -> None:
         self._runtime = runtime
         self._turns = Turns(self, runtime, handlers, on_ended)
         self._websocket: WebSocket | None = None
         self._left_rooms: frozenset[str] | None = None
         self._state: dict[str, Any] | None = None
-        self.id = ConnectionId(secrets.token_hex(8))
+        self.id = id
         self.request = request
         self.session = session
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from stickygw.apps.native.connection import Connection
 from stickygw.apps.native.cookies import CookieJar
+from stickygw.apps.native.ending import Ending
 from stickygw.apps.native.plain_http import PlainHttp
 from stickygw.apps.native.request import Request
 from stickygw.apps.native.runtime import Runtime, settled
@@ -17,9 +19,11 @@ from stickygw.connections.handshake import headers_of, negotiate
 from stickygw.connections.transport import SocketTransport
 from stickygw.connections.websocket import WebSocket
 from stickygw.errors import Refuse, SessionUnavailable
+from stickygw.observability.context import connection_id
 from stickygw.routing.request_head import Head
 from stickygw.sessions.session import Session
-from stickygw.wire.http_answer import Fields, answer
+from stickygw.types import ConnectionId
+from stickygw.wire.http_answer import Fields
 from stickygw.wire.link import Offer
 from stickygw.wire.origin import is_origin_allowed
 
@@ -56,40 +60,50 @@ class Endpoint:
         self._plain_http = PlainHttp(runtime, self._cookies)
 
     async def serve(self, arrival: Arrival) -> None:
-        """Answer plain HTTP, or open the WebSocket and serve its first burst.
+        """Answer plain HTTP, or open the WebSocket and serve its first burst, in a task of the connection's own.
 
         Nothing that a client sent or an application raised comes out of here, and no connection is left behind.
         """
+        id = ConnectionId(secrets.token_hex(8))
+        connection_id.set(id)
+        ending = Ending(
+            id,
+            arrival.offer,
+            arrival.head,
+            arrival.transport,
+            identity=self._runtime.identity,
+            on_ended=arrival.on_ended,
+        )
         try:
             if arrival.head.is_websocket:
-                await self._open(arrival)
+                await self._open(arrival, ending)
             else:
-                await self._plain_http.answer(arrival.offer, arrival.head, self._answering(arrival))
+                await self._plain_http.answer(arrival.offer, arrival.head, self._answering(arrival, ending))
         except Refused as refused:
-            self._refuse(arrival, refused)
+            self._refuse(arrival, ending, refused)
         except SessionUnavailable as error:
             log.warning("a handshake is refused: %s", error)
-            self._refuse(arrival, Refused(503, "sessions are not available", [("Retry-After", "1")]))
+            self._refuse(arrival, ending, Refused(503, "sessions are not available", [("Retry-After", "1")]))
         except (Exception, asyncio.CancelledError) as error:
             self._runtime.counters.add("openings_failed")
             log.error("an opening failed", exc_info=error)
-            self._refuse(arrival, Refused(500, "internal error"))
+            self._refuse(arrival, ending, Refused(500, "internal error"))
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
 
-    def _answering(self, arrival: Arrival) -> Answering:
-        return Answering(arrival.transport, self._runtime.loop, arrival.on_ended)
+    def _answering(self, arrival: Arrival, ending: Ending) -> Answering:
+        return Answering(arrival.transport, self._runtime.loop, ending.answered)
 
-    def _refuse(self, arrival: Arrival, refused: Refused) -> None:
+    def _refuse(self, arrival: Arrival, ending: Ending, refused: Refused) -> None:
         if arrival.transport.owner is not None or arrival.transport.is_closed:
             arrival.transport.abort()  # the answer has begun: a second one would be garbage
             return
         self._runtime.counters.add("handshakes_refused", str(refused.status))
-        whole = answer(refused.status, f"{refused.message}\n".encode(), fields=refused.fields)
-        self._answering(arrival).finish(whole)
+        body = f"{refused.message}\n".encode()
+        self._answering(arrival, ending).answer(refused.status, body, fields=refused.fields)
 
-    async def _open(self, arrival: Arrival) -> None:
+    async def _open(self, arrival: Arrival, ending: Ending) -> None:
         """The opening handshake (RFC 6455 §4.2.2), then the connection's first burst."""
         runtime, head, offer = self._runtime, arrival.head, arrival.offer
         headers = headers_of(head)
@@ -122,7 +136,7 @@ class Endpoint:
         if cookie is not None:
             response.headers["Set-Cookie"] = cookie
         arrival.transport.write(response.serialize())
-        connection = Connection(runtime, request, session, handlers, arrival.on_ended)
+        connection = Connection(runtime, request, session, handlers, ending.closed, id=ending.id)
         websocket = WebSocket(
             arrival.transport,
             protocol,
@@ -131,6 +145,7 @@ class Endpoint:
             max_message=runtime.settings.max_message,
             max_outbox=runtime.settings.outbox_bytes,
         )
+        ending.opened(connection, websocket)
         await connection.run(websocket, arrival.rest)
 
     async def _admit(self, request: Request, session: Session, *, is_known: bool) -> None:

@@ -59,6 +59,7 @@ class Handlers:
     stop: list[Function] = field(default_factory=list)
     handshake: list[Function] = field(default_factory=list)
     error: list[Function] = field(default_factory=list)
+    tell: dict[str, Function] = field(default_factory=dict)
     connect: list[Handler] = field(default_factory=list)
     message: list[Handler] = field(default_factory=list)
     disconnect: list[Handler] = field(default_factory=list)

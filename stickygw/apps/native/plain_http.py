@@ -8,7 +8,6 @@ from stickygw.apps.static import StaticFile, StaticFiles
 from stickygw.connections.answering import Answering
 from stickygw.routing.request_head import Head
 from stickygw.sessions.registry import new_session_id
-from stickygw.wire.http_answer import answer, answer_head
 from stickygw.wire.link import Offer
 
 READ_BYTES = 256 * 1024
@@ -34,18 +33,18 @@ class PlainHttp:
         if is_read and head.path == self._health_path:
             body = b'{"status":"ok","slot":%d}\n' % self._slot
             fields = [("Cache-Control", "no-store")]
-            answering.finish(answer(200, body, fields=fields, content_type="application/json", with_body=with_body))
+            answering.answer(200, body, fields=fields, content_type="application/json", with_body=with_body)
             return
         file = self._static.find(head.path) if self._static is not None and is_read else None
         if file is not None:
             await self._send_file(offer, head, file, answering, with_body)
         elif head.method == "OPTIONS" and head.target == "*":
-            answering.finish(answer(200, b""))
+            answering.answer(200, b"")
         elif self._static is not None and is_read:
-            answering.finish(answer(404, b"no such file\n", with_body=with_body))
+            answering.answer(404, b"no such file\n", with_body=with_body)
         else:
             fields = [("Upgrade", "websocket")]
-            answering.finish(answer(426, _UPGRADE_HINT, fields=fields, with_body=with_body))
+            answering.answer(426, _UPGRADE_HINT, fields=fields, with_body=with_body)
 
     async def _send_file(
         self, offer: Offer, head: Head, file: StaticFile, answering: Answering, with_body: bool
@@ -58,15 +57,16 @@ class PlainHttp:
         else:
             fields.append(("Cache-Control", "no-cache"))
         if _has_already(head, file):
-            answering.finish(answer_head(304, file.size, fields=fields, content_type=file.content_type))
+            answering.begin(304, file.size, fields=fields, content_type=file.content_type)
+            answering.finish()
             return
         try:
             content = file.path.open("rb")
         except OSError:
-            answering.finish(answer(404, b"no such file\n", with_body=with_body))
+            answering.answer(404, b"no such file\n", with_body=with_body)
             return
         with content:
-            await answering.write(answer_head(200, file.size, fields=fields, content_type=file.content_type))
+            await answering.begin(200, file.size, fields=fields, content_type=file.content_type)
             left = file.size if with_body else 0
             while left > 0 and not answering.is_over:
                 piece = content.read(min(READ_BYTES, left))

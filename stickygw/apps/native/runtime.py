@@ -6,11 +6,16 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
 from stickygw.apps.native.awaitables import DONE, NEXT_TURN, Later
+from stickygw.apps.native.drain import SpreadClosing
+from stickygw.apps.native.offload import Offload
+from stickygw.apps.native.tells import Tells
+from stickygw.apps.native.traffic import Traffic
 from stickygw.bridge.base import Bridge
 from stickygw.bridge.hub import Hub
 from stickygw.bridge.rooms import check_room
@@ -80,9 +85,13 @@ class Runtime:
             outbox_seconds=settings.outbox_seconds,
             counters=counters,
         )
+        self.tells = Tells(app.handlers.tell, spawn=self.spawn, counters=counters)
+        self.offload = Offload(size=settings.offload_processes, queue=settings.offload_queue)
         self.connections: set[Connection] = set()
         self.is_stopping = False
         """Whether new handshakes are refused."""
+        self._draining: SpreadClosing[Connection] | None = None
+        self._ended = Traffic()  # of connections that are over
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: asyncio.Future[None] | None = None
         self._published = 0
@@ -90,26 +99,73 @@ class Runtime:
     async def start(self) -> None:
         """Run ``on_start``. What it raises is the caller's: the application cannot start."""
         self.app.run_with(self)
-        for function in self.app.handlers.start:
-            await settled(function())
+        try:
+            for function in self.app.handlers.start:
+                await settled(function())
+        except BaseException:
+            self.offload.stop()  # else the process's end waits for it
+            raise
 
     async def stop(self, *, code: int, reason: str, close_within: float) -> None:
-        """Close every connection with `code`, wait for its handlers, then run ``on_stop``.
+        """`close_all`, then `finish`."""
+        self.close_all(code, reason, within=close_within)
+        await self.finish()
 
-        Clients have `close_within` seconds for their side of the closing handshake. For handlers that do not end, the
-        caller has to bound this wait.
+    def drain(self, code: int, reason: str, *, within: float, spread_seconds: float) -> None:
+        """Close every connection with `code`, one after the other over `spread_seconds`.
+
+        Those too whose handshake is under way: refusing them would tell clients of a change that is none of theirs.
+        `within`: as for `close_all`, which may come before it is done.
+        """
+
+        def close(connection: Connection) -> None:
+            connection.shut(code, reason, within=within)
+
+        self.tells.stop()
+        self._draining = SpreadClosing(
+            self.loop, self.connections, spread_seconds=spread_seconds, random=SystemRandom(), close=close
+        )
+
+    def close_all(self, code: int, reason: str, *, within: float) -> None:
+        """Close every connection with `code` now, and refuse new handshakes.
+
+        Clients have `within` seconds for their side of the closing handshake.
         """
         self.is_stopping = True
+        self.tells.stop()
+        if self._draining is not None:
+            self._draining.cancel()
         for connection in tuple(self.connections):
-            connection.shut(code, reason, within=close_within)
-        await self.wait_idle()
-        self.keep_alive.stop()
-        for function in self.app.handlers.stop:
-            try:
-                await settled(function())
-            except Exception:
-                log.exception("on_stop raised")
+            connection.shut(code, reason, within=within)
+
+    async def finish(self) -> None:
+        """Wait for the connections' ends and their handlers, then run ``on_stop``.
+
+        For handlers that do not end, the caller has to bound this wait.
+        """
+        try:
+            await self.wait_idle()
+            self.keep_alive.stop()
+            for function in self.app.handlers.stop:
+                try:
+                    await settled(function())
+                except Exception:
+                    log.exception("on_stop raised")
+        finally:
+            self.offload.stop()
+            self.tells.disconnect()
         self.app.run_with(None)
+
+    def resize(self, workers: int) -> None:
+        """The gateway has `workers` slots now."""
+        self.identity = replace(self.identity, workers=workers)
+
+    def traffic(self) -> Traffic:
+        """The messages of all WebSockets, ended ones too. It looks at every open one: for once a second."""
+        traffic = Traffic(self._ended.received, self._ended.sent)
+        for connection in self.connections:
+            connection.receiver.count_into(traffic)
+        return traffic
 
     async def wait_idle(self) -> None:
         """Return when no connection is open and no handler runs. One caller at a time."""
@@ -138,10 +194,13 @@ class Runtime:
     def opened(self, connection: Connection) -> None:
         """`connection` is open."""
         self.connections.add(connection)
+        if self._draining is not None:
+            self._draining.add(connection)
 
     def closed(self, connection: Connection) -> None:
         """`connection` is over, its last handler too."""
         self.connections.discard(connection)
+        connection.receiver.count_into(self._ended)
         self.sessions.release(connection.session)
         self._check_idle()
 

@@ -12,14 +12,19 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import Token
 from typing import TYPE_CHECKING, Any
 
 from stickygw.apps.native.awaitables import NEXT_TURN
 from stickygw.apps.native.codec import DecodeError
 from stickygw.apps.native.handlers import BoundHandler, PathHandlers
 from stickygw.apps.native.runtime import Runtime, settled
+from stickygw.apps.native.traffic import Traffic
 from stickygw.connections.websocket import WebSocket
 from stickygw.errors import ConnectionClosed, SessionUnavailable, SessionValueError
+from stickygw.observability.context import connection_id
+from stickygw.observability.formats import fields
+from stickygw.types import ConnectionId
 
 if TYPE_CHECKING:
     from stickygw.apps.native.connection import Connection
@@ -119,6 +124,14 @@ class Turns:
         self._inbox.clear()
         self._inbox_bytes = 0
 
+    def count_into(self, traffic: Traffic) -> None:
+        """Add its messages so far, and those that wait."""
+        websocket = self._websocket
+        if websocket is not None:
+            traffic.received += websocket.received_messages
+            traffic.sent += websocket.sent_messages
+            traffic.queued += len(self._inbox) + websocket.unsent_writes
+
     # What the WebSocket tells
 
     def message_received(self, message: str | bytes) -> None:
@@ -151,6 +164,7 @@ class Turns:
 
     async def _own(self, first: Coroutine[Any, Any, None] | None) -> None:
         """Do `first`, then everything that waits. Only the owner calls handlers."""
+        self._name_context()  # this task's own
         try:
             if first is not None:
                 await first
@@ -211,7 +225,12 @@ class Turns:
     def _call_now(self, handler: BoundHandler) -> None:
         """A ``def`` handler needs no task, unless something must be awaited behind it."""
         self._is_busy = True
-        rest = self._called(handler)
+        token = self._name_context()
+        try:
+            rest = self._called(handler)
+        finally:
+            if token is not None:
+                connection_id.reset(token)
         if rest is None and self.closed is None and not self._inbox:
             self._is_busy = False
         else:
@@ -260,21 +279,35 @@ class Turns:
             await self._keep_session()
             return  # the client left while the handler was at work
         self._runtime.counters.add("handler_errors", type(error).__name__)
-        log.error("connection %s: a handler raised", self._connection.id, exc_info=error)
+        log.error("a handler raised", exc_info=error, extra=self._named)
         for function in self._runtime.app.handlers.error:
             try:
                 await settled(function(self._connection, error))
             except Exception:
-                log.exception("connection %s: on_error raised", self._connection.id)
+                log.exception("on_error raised", extra=self._named)
         self._connection.close(1011, "internal error")
         await self._keep_session()
 
     def _refuse_message(self, error: DecodeError) -> None:
         self._runtime.counters.add("messages_refused", "codec")
-        log.info("connection %s: %s", self._connection.id, error)
+        log.info("%s", error, extra=self._named)
         self._connection.close(1007, "the message cannot be decoded")
 
     # Small parts
+
+    def _name_context(self) -> Token[ConnectionId | None] | None:
+        """Let what handlers log carry the connection's id; what undoes it, if anything was done.
+
+        Mostly nothing is: the socket's reader has the context of the task that opened the connection, and tasks inherit
+        it. But a client that was slow is read again from the callback of whichever connection wrote to it.
+        """
+        id = self._connection.id
+        return None if connection_id.get() is id else connection_id.set(id)
+
+    @property
+    def _named(self) -> dict[str, Any]:
+        """Whose record it is: `receive` may run in a task of the application's, outside of the handlers."""
+        return fields(connection=self._connection.id)
 
     @property
     def _has_session_work(self) -> bool:
@@ -286,10 +319,10 @@ class Turns:
             await self._connection.session.flush()
         except SessionUnavailable as error:
             self._runtime.counters.add("session_writes_failed")
-            log.error("connection %s: its session was not written: %s", self._connection.id, error)
+            log.error("its session was not written: %s", error, extra=self._named)
         except SessionValueError as error:  # a list or dict in it was changed to hold what it cannot keep
             self._runtime.counters.add("handler_errors", type(error).__name__)
-            log.error("connection %s: its session was not written: %s", self._connection.id, error)
+            log.error("its session was not written: %s", error, extra=self._named)
             self._connection.close(1011, "internal error")
 
     def _take(self) -> str | bytes:

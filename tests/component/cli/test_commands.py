@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -52,16 +53,40 @@ def silent_port() -> Iterator[int]:
 
 def test_check_tells_a_sound_gateway_in_a_few_lines(folder: Path) -> None:
     (folder / "stickygw.toml").write_text('bind = ["127.0.0.1:0", "[::1]:0"]')
-    done = stickygw(folder, "check", "chat", "--workers", "3", "--key", "ip", "--key", "cookie")
+    done = stickygw(folder, "check", "chat", "--workers", "1", "--key", "ip", "--key", "cookie")
     assert (done.returncode, done.stderr) == (ExitCode.OK, "")
     assert done.stdout.splitlines() == [
         f"settings  {folder}/stickygw.toml",
         "bind      127.0.0.1:0, [::1]:0",
-        "workers   3",
+        "workers   1",
         "store     embedded Valkey, for this machine only",
         "keys      ip, cookie",
         "app       chat, 1 handler",
     ]
+
+
+def test_check_warns_of_more_workers_than_cpus_and_allows_them(folder: Path) -> None:
+    done = stickygw(folder, "check", "chat", "--workers", "1024")
+    assert done.returncode == ExitCode.OK
+    assert "workers   1024\n" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("warning   workers: 1024, but affinity mask and CPU quota leave ")
+
+
+def test_check_says_how_many_workers_auto_means(folder: Path) -> None:
+    for workers in ("auto", "auto-1"):
+        done = stickygw(folder, "check", "chat", "--workers", workers)
+        assert re.search(rf"^workers   [1-9][0-9]* \({workers}\)$", done.stdout, re.MULTILINE)
+        assert "warning" not in done.stdout
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_watch_without_its_package_is_refused_before_anything_starts(folder: Path, command: str) -> None:
+    assert stickygw(folder, "check", "chat", "--watch").returncode == ExitCode.OK
+    (folder / "hidden").mkdir()
+    (folder / "hidden" / "sitecustomize.py").write_text("import sys\nsys.modules['watchfiles'] = None\n")
+    done = stickygw(folder, command, "chat", "--watch", paths=(folder / "hidden",))
+    assert (done.returncode, done.stdout) == (ExitCode.SETTINGS, "")
+    assert done.stderr.startswith("error: watch: wanted (from flag --watch)")
 
 
 def test_check_shows_the_redis_without_its_password_and_does_not_ask_it(folder: Path, silent_port: int) -> None:

@@ -9,8 +9,9 @@ import random
 import resource
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ from stickygw.primary.refusal import Refusals
 from stickygw.routing.cookie import CookieClaim, CookieKeys
 from stickygw.routing.forwarded import TrustedProxies
 from stickygw.routing.keys import parse_key
-from stickygw.routing.router import Router
+from stickygw.routing.router import Router, SlotView
 from stickygw.routing.table import KeyTable
-from stickygw.types import GatewayId, HandOverId, SessionId, Slot
+from stickygw.types import GatewayId, HandOverId, SessionId, Slot, WorkerId
 from stickygw.wire.link import Declined, DeclineReason, Ended, Message, Offer, Taken
 
 DEADLINE = 10.0
@@ -58,9 +59,10 @@ def cookie_for(slot: int, session: str = "a" * 32) -> str:
 
 
 class FakeWorker:
-    """The worker's end of a slot's link: keeps the offers, and answers when the test says so."""
+    """The worker's end of its link: keeps the offers, and answers when the test says so."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, worker: WorkerId) -> None:
+        self.id = worker
         self.offers: list[Offer] = []
         self.sockets: dict[HandOverId, socket.socket] = {}
         self._link = Link(sock, on_message=self._received, on_closed=lambda: None)
@@ -151,11 +153,12 @@ class Rig:
         max_connections: int = 1000,
         max_pending: int = 1000,
         max_pending_per_address: int = 1000,
-        hung_seconds: float = DEADLINE,
+        lag_limit: float = 3600.0,
+        slow_start: float = 0.0,
     ) -> None:
         self.counters = Counters()
         self.table = KeyTable(linger=0.001)
-        router = Router(
+        self.router = Router(
             gateway=GATEWAY,
             keys=[parse_key(key) for key in keys],
             first_visit="round_robin",
@@ -167,20 +170,19 @@ class Rig:
         )
         self.refusals = Refusals(counters=self.counters)
         self.hand_overs = HandOvers(
-            slots,
-            router=router,
+            router=self.router,
             refusals=self.refusals,
             counters=self.counters,
             slot_wait=slot_wait,
             slot_queue=slot_queue,
             max_connections=max_connections,
-            on_hung=lambda slot, seconds: self.on_hung(slot, seconds),
-            hung_seconds=hung_seconds,
+            lag_limit=lag_limit,
+            slow_start=slow_start,
         )
-        self.hung: list[Slot] = []
-        self.on_hung: Callable[[Slot, float], None] = lambda slot, _: self.hung.append(slot)
+        for slot in range(slots):
+            self.hand_overs.open_slot(Slot(slot))
         self.intake = Intake(
-            router=router,
+            router=self.router,
             trusted=TrustedProxies(trusted),
             hand_overs=self.hand_overs,
             refusals=self.refusals,
@@ -192,30 +194,35 @@ class Rig:
         self.listener: Listener = bind([f"unix:{directory}/gateway" if is_unix else "127.0.0.1:0"])[0]
         self.acceptor = Acceptor([self.listener], on_accepted=self.intake.accepted, counters=self.counters)
         self.acceptor.start()
-        self.links: dict[int, Link] = {}
+        self._ids = map(WorkerId, count(1))
         self._workers: list[FakeWorker] = []
         self._to_close: list[Any] = []
 
     def slot_up(self, slot: int, *, send_buffer: int | None = None) -> FakeWorker:
-        """Give the slot a worker that is ready."""
-        worker = FakeWorker(self.slot_up_unread(slot, send_buffer=send_buffer))
+        """Give the slot a worker that is ready; the one before it, if any, is retired by that."""
+        worker = FakeWorker(*self.slot_up_unread(slot, send_buffer=send_buffer))
         self._workers.append(worker)
         return worker
 
-    def slot_up_unread(self, slot: int, *, send_buffer: int | None = None) -> socket.socket:
-        """The same, with a worker that reads nothing: its end of the link."""
+    def slot_up_unread(self, slot: int, *, send_buffer: int | None = None) -> tuple[socket.socket, WorkerId]:
+        """The same, with a worker that reads nothing: its end of the link, and its id."""
+        worker = next(self._ids)
         ours, theirs = link_pair()
         if send_buffer is not None:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         theirs.setblocking(False)
-        self.links[slot] = Link(
+        link = Link(
             ours,
-            on_message=lambda message, fd: self.hand_overs.received(Slot(slot), message),  # type: ignore[arg-type]
-            on_closed=lambda: self.hand_overs.slot_is_down(Slot(slot)),
+            on_message=lambda message, fd: self.hand_overs.received(worker, message),  # type: ignore[arg-type]
+            on_closed=lambda: self.hand_overs.worker_is_down(worker),
         )
-        self._to_close += [self.links[slot], theirs]
-        self.hand_overs.slot_is_up(Slot(slot), self.links[slot])
-        return theirs
+        self._to_close += [link, theirs]
+        self.hand_overs.worker_is_up(worker, Slot(slot), link)
+        return theirs, worker
+
+    def view(self, slot: int) -> SlotView:
+        """What the router sees of the slot now."""
+        return next(view for view in self.hand_overs.views if view.slot == slot)
 
     async def connect(self) -> Client:
         sock = socket.socket(socket.AF_UNIX if self.listener.path else socket.AF_INET)

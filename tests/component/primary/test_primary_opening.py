@@ -16,6 +16,8 @@ from stickygw.routing.request_head import MAX_HEAD_BYTES
 MakeRig = Callable[..., Awaitable[Rig]]
 
 HEAD = head_of()
+SHORT_HEAD = b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n"
+"""For tests that send it byte by byte."""
 FRAME = b"\x81\x80mask"
 V2 = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11" + struct.pack("!H4B4BHH", 12, 203, 0, 113, 9, 127, 0, 0, 1, 4321, 80)
 V1 = b"PROXY TCP4 203.0.113.9 127.0.0.1 4321 80\r\n"
@@ -44,32 +46,32 @@ async def refused_with(client: Client, status: int) -> None:
 async def test_a_head_cut_at_any_byte_is_handed_over_once_and_unread(make_rig: MakeRig, is_unix: bool):
     rig = await make_rig(slots=1, is_unix=is_unix)
     worker = rig.slot_up(0)
-    for cut in range(1, len(HEAD)):
+    for cut in range(1, len(SHORT_HEAD)):
         wakes = rig.counters.value("wakes")
-        client = await rig.client(HEAD[:cut])
+        client = await rig.client(SHORT_HEAD[:cut])
         await wait_until(lambda: rig.intake.pending == 1)
-        await client.send(HEAD[cut:])
+        await client.send(SHORT_HEAD[cut:])
         offers = await worker.wait_offers(cut)
-        assert worker.read(offers[-1]) == HEAD
+        assert worker.read(offers[-1]) == SHORT_HEAD
         assert rig.counters.value("wakes") - wakes <= 2 + 1
         client.sock.close()
     await loop_turns()
-    assert len(worker.offers) == len(HEAD) - 1
+    assert len(worker.offers) == len(SHORT_HEAD) - 1
 
 
 @both_families
 async def test_a_head_sent_byte_by_byte_wakes_the_primary_once_a_byte(make_rig: MakeRig, is_unix: bool):
     rig = await make_rig(slots=1, is_unix=is_unix)
     worker = rig.slot_up(0)
-    client = await rig.client(HEAD[:1])
+    client = await rig.client(SHORT_HEAD[:1])
     await rig.wait_counted("wakes")  # what is there when the wait begins counts as an arrival
-    for sent, byte in enumerate(HEAD[1:], start=2):
+    for sent, byte in enumerate(SHORT_HEAD[1:], start=2):
         await client.send(bytes([byte]))
         await rig.wait_counted("wakes", count=sent)
     [offer] = await worker.wait_offers(1)
-    assert worker.read(offer) == HEAD
+    assert worker.read(offer) == SHORT_HEAD
     await loop_turns()
-    assert rig.counters.value("wakes") == len(HEAD)
+    assert rig.counters.value("wakes") == len(SHORT_HEAD)
 
 
 @both_families

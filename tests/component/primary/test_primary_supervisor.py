@@ -1,4 +1,4 @@
-"""Each slot has a worker: configured, noticed when ready, replaced when dead, and gone at the end."""
+"""Each slot has a worker: configured, noticed when ready, replaced when it is dead or hung."""
 
 from __future__ import annotations
 
@@ -6,93 +6,35 @@ import asyncio
 import errno
 import os
 import signal
-import sys
-import textwrap
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import time
 from pathlib import Path
 
 import pytest
-from primary_rig import Rig, head_of, no_descriptor_left, running_rig
+from primary_rig import head_of, no_descriptor_left
+from supervised_rig import SERVE, is_alive, supervised
 from support.waiting import wait_until
 
-from stickygw.errors import ExitCode
 from stickygw.primary.processes import start_process
-from stickygw.primary.supervisor import Supervisor
-from stickygw.types import GatewayId, Slot
-from stickygw.wire.link import Configure
 
-BEGIN = """
-    import array, os, signal, socket, sys, time
-    from stickygw.wire.link import *
-    link = socket.socket(fileno=int(sys.argv[1]))
-    link.set_inheritable(False)
-    configure = decode(link.recv(1 << 17))
-    assert isinstance(configure, Configure)
-    say = lambda message: link.send(encode(message))
+TAKE = """
+    def take():
+        data, ancillary, *_ = link.recvmsg(1 << 17, 64)
+        fd = array.array("i", ancillary[0][2])[0]
+        say(Taken([decode(data).id]))
+        socket.socket(fileno=fd).sendall(b"served")
 """
-SERVE = """
-    say(Ready())
-    while data := link.recv(1 << 17):
-        message = decode(data)
-        if isinstance(message, Stop):
-            sys.exit(0)
-"""
-
-
-class Events:
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.failures: list[str] = []
-
-
-@asynccontextmanager
-async def supervised(
-    directory: Path, script: str, *, slots: int = 2, start_timeout: float = 30.0, **options: float
-) -> AsyncIterator[tuple[Supervisor, Rig, Events]]:
-    events = Events()
-    program = textwrap.dedent(BEGIN) + textwrap.dedent(script).strip()
-    async with running_rig(directory, slots=slots, **options) as rig:
-        supervisor = Supervisor(
-            lambda slot: Configure(slot, 1, slots, GatewayId("0badcafe"), "app:app", {}),
-            slots=slots,
-            hand_overs=rig.hand_overs,
-            start_timeout=start_timeout,
-            on_first_ready=lambda: events.names.append("first ready"),
-            on_all_ready=lambda: events.names.append("all ready"),
-            on_failed=events.failures.append,
-            command=lambda slot, fd: [sys.executable, "-c", program, str(fd), str(directory / "mark")],
-        )
-        rig.on_hung = supervisor.hung
-        try:
-            supervisor.start()
-            yield supervisor, rig, events
-        finally:
-            supervisor.kill()
-
-
-def is_ready(rig: Rig) -> Callable[[], bool]:
-    return lambda: all(view.is_ready for view in rig.hand_overs.views)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 async def test_readiness_is_told_once_for_the_first_and_once_for_all(short_dir: Path):
-    async with supervised(short_dir, SERVE) as (supervisor, rig, events):
-        await wait_until(is_ready(rig))
-        assert events.names == ["first ready", "all ready"]
-        first = supervisor.pid_of(Slot(0))
-        assert first is not None
+    async with supervised(short_dir, SERVE) as gateway:
+        await gateway.wait_ready()
+        assert gateway.events.names == ["first ready", "all ready"]
+        first = gateway.pid(0)
         os.kill(first, signal.SIGKILL)
-        await wait_until(lambda: supervisor.pid_of(Slot(0)) not in (None, first))
-        await wait_until(is_ready(rig))
-        assert events.names == ["first ready", "all ready"]
-        assert events.failures == []
+        await gateway.wait_other(0, first)
+        await gateway.wait_ready()
+        assert gateway.events.names == ["first ready", "all ready"]
+        assert gateway.events.failures == []
 
 
 async def test_a_worker_leads_its_own_session_and_inherits_only_its_link(short_dir: Path):
@@ -102,67 +44,78 @@ async def test_a_worker_leads_its_own_session_and_inherits_only_its_link(short_d
         say(Ready() if ok else Failed(repr(ours)))
         link.recv(1)
     """
-    async with supervised(short_dir, script) as (_, rig, events):
-        await wait_until(lambda: is_ready(rig)() or events.failures)
-        assert events.failures == []
+    async with supervised(short_dir, script) as gateway:
+        await wait_until(lambda: gateway.events.names or gateway.events.failures)
+        assert gateway.events.failures == []
+
+
+async def test_a_worker_learns_its_slot_its_generation_and_how_many_there_are(short_dir: Path):
+    script = "note(configure.slot, configure.generation, configure.workers)"
+    async with supervised(short_dir, script, SERVE, slots=3) as gateway:
+        await gateway.wait_ready()
+        assert sorted(gateway.notes()) == [f"{slot}.1 {slot} 1 3" for slot in range(3)]
+
+
+# --- before any was ready ---------------------------------------------------------------------------------------------
 
 
 async def test_an_application_that_never_starts_is_told_with_its_reason(short_dir: Path):
-    async with supervised(short_dir, "say(Failed('no such module: chat')); sys.exit(4)") as (_, _rig, events):
-        await wait_until(lambda: events.failures)
-        assert events.failures[0] == "no such module: chat"
+    async with supervised(short_dir, "say(Failed('no such module: chat')); sys.exit(4)") as gateway:
+        await wait_until(lambda: gateway.events.failures)
+        assert gateway.events.failures[0] == "no such module: chat"
 
 
 async def test_a_worker_that_dies_before_any_was_ready_is_told_with_its_status(short_dir: Path):
     script = "os.kill(os.getpid(), signal.SIGKILL)"
-    async with supervised(short_dir, script, slots=1) as (_, _rig, events):
-        await wait_until(lambda: events.failures)
-        assert events.failures == ["exited with SIGKILL"]
+    async with supervised(short_dir, script, slots=1) as gateway:
+        await wait_until(lambda: gateway.events.failures)
+        assert gateway.events.failures == ["exited with SIGKILL"]
 
 
-async def test_a_worker_that_is_not_ready_in_time_is_killed(short_dir: Path):
-    async with supervised(short_dir, "time.sleep(60)", slots=1, start_timeout=0.3) as (supervisor, _, events):
-        pid = supervisor.pid_of(Slot(0))
-        await wait_until(lambda: events.failures)
-        assert events.failures == ["not ready in 0.3 s (start_timeout)"]
-        assert pid is not None
-        assert not is_alive(pid)
+async def test_a_worker_that_is_not_ready_in_time_is_ended_with_its_traceback(
+    short_dir: Path, capfd: pytest.CaptureFixture[str]
+):
+    script = "import faulthandler; faulthandler.enable(); note(os.getpid()); time.sleep(60)"
+    async with supervised(short_dir, script, slots=1, start_timeout=0.5) as gateway:
+        await wait_until(lambda: gateway.events.failures)
+        assert gateway.events.failures == ["not ready in 0.5 s (start_timeout)"]
+        assert not is_alive(int(gateway.notes()[0].split()[1]))
+    assert "Fatal Python error: Aborted" in capfd.readouterr().err
 
 
 async def test_once_one_was_ready_a_failing_worker_ends_nothing(short_dir: Path, caplog: pytest.LogCaptureFixture):
     script = f"""
     if configure.slot == 1:
-        time.sleep(0.5)
+        time.sleep(0.3)
         say(Failed("slot 1 is cursed"))
         sys.exit(4)
     {SERVE.strip()}
     """
-    async with supervised(short_dir, script) as (_, rig, events):
+    async with supervised(short_dir, script) as gateway:
         await wait_until(lambda: caplog.text.count("slot 1 is cursed") >= 2)
-        assert events.failures == []
-        assert events.names == ["first ready"]
-        assert rig.hand_overs.views[0].is_ready
+        assert gateway.events.failures == []
+        assert gateway.events.names == ["first ready"]
+        assert gateway.rig.view(0).is_ready
+
+
+# --- a worker's death -------------------------------------------------------------------------------------------------
 
 
 async def test_an_offer_that_a_killed_worker_never_read_is_served_by_its_successor(short_dir: Path):
-    script = """
-    mark = sys.argv[2]
+    script = f"""
+    {TAKE.strip()}
     say(Ready())
     if not os.path.exists(mark):
-        open(mark, "w").close()
+        note("sleeps")
         time.sleep(60)
-    data, ancillary, *_ = link.recvmsg(1 << 17, 64)
-    fd = array.array("i", ancillary[0][2])[0]
-    say(Taken([decode(data).id]))
-    socket.socket(fileno=fd).sendall(b"served")
+    take()
     """
-    async with supervised(short_dir, script, slots=1) as (supervisor, rig, _):
-        await wait_until(lambda: (short_dir / "mark").exists() and is_ready(rig)())
-        client = await rig.client(head_of())
-        await wait_until(lambda: rig.hand_overs.connections == 1)
-        pid = supervisor.pid_of(Slot(0))
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+    async with supervised(short_dir, script, slots=1) as gateway:
+        await gateway.wait_ready()
+        await wait_until(gateway.notes)
+        client = await gateway.rig.client(head_of())
+        await wait_until(lambda: gateway.rig.hand_overs.connections == 1)
+        os.kill(gateway.pid(0), signal.SIGKILL)
         assert await client.read(6) == b"served"
 
 
@@ -171,116 +124,44 @@ async def test_a_link_that_a_forked_child_holds_open_does_not_hide_the_death(sho
     if os.fork() == 0:
         time.sleep(60)
     say(Ready())
-    time.sleep(0.2)
+    link.recv(1 << 17)
     os._exit(3)
     """
-    async with supervised(short_dir, script, slots=1) as (supervisor, rig, _):
-        await wait_until(is_ready(rig))
-        first = supervisor.pid_of(Slot(0))
-        await wait_until(lambda: supervisor.pid_of(Slot(0)) not in (None, first))
-        # The orphaned child is of the dead worker's session; nothing else ends it in this test.
-        assert first is not None
-        os.killpg(first, signal.SIGKILL)
+    async with supervised(short_dir, script, slots=1) as gateway:
+        await gateway.wait_ready()
+        first, worker = gateway.pid(0), gateway.owner(0)
+        assert worker is not None
+        await gateway.rig.client(head_of())
+        await gateway.wait_other(0, first)
+        assert gateway.events.gone == [worker]
+        os.killpg(first, signal.SIGKILL)  # the orphan is of the dead worker's session; nothing else ends it here
 
 
 async def test_a_worker_that_closes_its_link_and_lives_on_is_replaced(short_dir: Path):
     script = "say(Ready()); link.close(); time.sleep(60)"
-    async with supervised(short_dir, script, slots=1) as (supervisor, _, events):
-        await wait_until(lambda: events.names)
-        first = supervisor.pid_of(Slot(0))
-        assert first is not None
-        await wait_until(lambda: supervisor.pid_of(Slot(0)) not in (None, first))
-        assert not is_alive(first)
-
-
-async def test_a_stop_ends_all_workers_and_none_is_restarted(short_dir: Path):
-    async with supervised(short_dir, SERVE) as (supervisor, rig, _):
-        await wait_until(is_ready(rig))
-        pids = [supervisor.pid_of(Slot(slot)) for slot in (0, 1)]
-        supervisor.stop(grace_seconds=5, spread_seconds=0)
-        await supervisor.wait_gone()
-        assert not any(is_alive(pid) for pid in pids if pid)
-        assert not supervisor.was_forced
-
-
-async def test_a_worker_that_says_it_cut_connections_makes_the_stop_forced(short_dir: Path):
-    script = SERVE.replace("sys.exit(0)", f"sys.exit({int(ExitCode.FORCED_STOP)})")
-    async with supervised(short_dir, script, slots=1) as (supervisor, rig, _):
-        await wait_until(is_ready(rig))
-        supervisor.stop(grace_seconds=5, spread_seconds=0)
-        await supervisor.wait_gone()
-        assert supervisor.was_forced
-
-
-async def test_kill_ends_workers_that_do_not_stop_with_what_they_started(short_dir: Path):
-    script = """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    child = os.fork()
-    if child:
-        open(sys.argv[2], "w").write(str(child))
-        say(Ready())
-    time.sleep(60)
-    """
-    async with supervised(short_dir, script, slots=1) as (supervisor, rig, _):
-        await wait_until(is_ready(rig))
-        worker, child = supervisor.pid_of(Slot(0)), int((short_dir / "mark").read_text())
-        supervisor.stop(grace_seconds=5, spread_seconds=0)
-        supervisor.kill()
-        assert supervisor.was_forced
-        assert worker is not None
-        assert not is_alive(worker)
-        await wait_until(lambda: not is_alive(child))
-        await supervisor.wait_gone()
-
-
-@pytest.mark.parametrize("way", ["time.sleep(60)", "os.kill(os.getpid(), signal.SIGSTOP)"], ids=["blocked", "stopped"])
-async def test_a_hung_worker_is_ended_and_its_unread_offers_are_served_by_its_successor(
-    short_dir: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], way: str
-):
-    script = f"""
-    import faulthandler
-    faulthandler.enable()
-    mark = sys.argv[2]
-    say(Ready())
-    if not os.path.exists(mark):
-        open(mark, "w").close()
-        {way}
-    for _ in range(2):
-        data, ancillary, *_ = link.recvmsg(1 << 17, 64)
-        fd = array.array("i", ancillary[0][2])[0]
-        say(Taken([decode(data).id]))
-        socket.socket(fileno=fd).sendall(b"served")
-    time.sleep(60)
-    """
-    async with supervised(short_dir, script, slots=1, slot_wait=1.0, hung_seconds=1.2) as (supervisor, rig, _):
-        await wait_until(lambda: (short_dir / "mark").exists() and is_ready(rig)())
-        first = supervisor.pid_of(Slot(0))
-        clients = [await rig.client(head_of()) for _ in range(2)]
-        assert [await client.read(6) for client in clients] == [b"served"] * 2
-        assert supervisor.pid_of(Slot(0)) != first
-    errors = [record.getMessage() for record in caplog.records if record.name == "stickygw.supervisor"]
-    assert len(errors) == 2
-    assert errors[0].startswith("worker hung slot=0: it has left a connection without an answer for 1.2 s;")
-    assert errors[1].startswith("worker died slot=0: it hung; another is started in ")
-    if way.startswith("time"):
-        assert "Fatal Python error: Aborted" in capfd.readouterr().err
+    async with supervised(short_dir, script, slots=1) as gateway:
+        await wait_until(lambda: gateway.generations() == [(0, 1)] and gateway.events.names)
+        [first] = [member.id for member in gateway.supervisor.fleet.members]
+        pid = gateway.supervisor.pid_of(first)
+        await wait_until(lambda: gateway.events.gone == [first])
+        assert pid is not None
+        assert not is_alive(pid)
+        await wait_until(lambda: gateway.generations() == [(0, 1)])
 
 
 @pytest.mark.parametrize("left", [0, 1], ids=["no link", "no process"])
 async def test_a_slot_whose_restart_finds_no_descriptor_is_tried_again(
     short_dir: Path, caplog: pytest.LogCaptureFixture, left: int
 ):
-    async with supervised(short_dir, SERVE) as (supervisor, rig, events):
-        await wait_until(is_ready(rig))
-        first = supervisor.pid_of(Slot(0))
-        assert first is not None
+    async with supervised(short_dir, SERVE) as gateway:
+        await gateway.wait_ready()
         count = len(os.listdir("/proc/self/fd"))
         with no_descriptor_left(but=left):
-            os.kill(first, signal.SIGKILL)
+            os.kill(gateway.pid(0), signal.SIGKILL)
             await wait_until(lambda: "slot=0: cannot start a process: [Errno 24] Too many open files" in caplog.text)
-        await wait_until(is_ready(rig))
+        await gateway.wait_ready()
         assert len(os.listdir("/proc/self/fd")) == count
-        assert events.failures == []
+        assert gateway.events.failures == []
 
 
 async def test_a_child_that_cannot_be_watched_is_killed(monkeypatch: pytest.MonkeyPatch):
@@ -297,57 +178,106 @@ async def test_a_child_that_cannot_be_watched_is_killed(monkeypatch: pytest.Monk
         os.kill(started[0], 0)  # dead, and reaped
 
 
-@pytest.mark.parametrize(
-    ("end", "told"), [("os.abort()", "SIGABRT"), ("sys.exit(1)", "status 1")], ids=["signal", "status"]
-)
-async def test_a_worker_that_crashes_in_the_stop_is_told(
-    short_dir: Path, caplog: pytest.LogCaptureFixture, end: str, told: str
+# --- a worker that says nothing ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["time.sleep(60)", "os.kill(os.getpid(), signal.SIGSTOP)"], ids=["blocked", "stopped"])
+async def test_a_silent_worker_is_ended_and_its_unread_offers_are_served_by_its_successor(
+    short_dir: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], way: str
 ):
-    script = SERVE.replace("sys.exit(0)", end)
-    async with supervised(short_dir, script, slots=1) as (supervisor, rig, _):
-        await wait_until(is_ready(rig))
-        supervisor.stop(grace_seconds=5, spread_seconds=0)
-        await supervisor.wait_gone()
-        assert supervisor.has_crashed
-        assert f"worker died slot=0 in the stop: exited with {told}" in caplog.text
-
-
-async def test_a_worker_that_is_killed_or_not_ready_in_the_stop_has_not_crashed(short_dir: Path):
-    script = """
-    if configure.slot == 1:
-        time.sleep(60)
+    script = f"""
+    import faulthandler
+    faulthandler.enable()
+    {TAKE.strip()}
     say(Ready())
-    link.recv(1 << 17)
-    link.close()
+    if not os.path.exists(mark):
+        note("hangs")
+        {way}
+    take()
+    take()
     time.sleep(60)
     """
-    async with supervised(short_dir, script) as (supervisor, rig, _):
-        await wait_until(lambda: rig.hand_overs.views[0].is_ready)
-        supervisor.stop(grace_seconds=5, spread_seconds=0)
-        await supervisor.wait_gone()
-        assert supervisor.was_forced
-        assert not supervisor.has_crashed
+    async with supervised(short_dir, script, slots=1, heartbeat_timeout=0.6) as gateway:
+        await gateway.wait_ready()
+        first = gateway.pid(0)
+        clients = [await gateway.rig.client(head_of()) for _ in range(2)]
+        assert [await client.read(6) for client in clients] == [b"served"] * 2
+        assert not is_alive(first)
+    errors = [record.getMessage() for record in caplog.records if record.name == "stickygw.supervisor"]
+    assert errors[0].startswith("worker hung slot=0: its event loop stood still for 0.")
+    ended_by_abort = way.startswith("time")
+    assert ("worker killed slot=0" in caplog.text) != ended_by_abort  # no signal but SIGKILL reaches a stopped one
+    assert "worker died slot=0: its event loop stood still for 0." in caplog.text
+    assert ("Fatal Python error: Aborted" in capfd.readouterr().err) == ended_by_abort
 
 
-async def test_the_stop_reaches_a_worker_whose_link_was_full(short_dir: Path):
-    script = """
-    mark = sys.argv[2]
+async def test_a_silent_worker_that_ignores_sigabrt_is_killed_a_second_later(
+    short_dir: Path, caplog: pytest.LogCaptureFixture
+):
+    script = f"""
+    signal.signal(signal.SIGABRT, lambda *_: note("SIGABRT", time.monotonic()))
     say(Ready())
-    while not os.path.exists(mark):
-        time.sleep(0.01)
-    while data := link.recv(1 << 17):
-        if isinstance(decode(data), Stop):
-            sys.exit(0)
+    if not os.path.exists(mark):
+        say(Blocked("chat.py:7 in said", 0.25))
+        note("hangs")
+        while True:
+            time.sleep(60)
+    {SERVE.strip()}
     """
-    async with supervised(short_dir, script, slots=1) as (supervisor, rig, _):
-        await wait_until(is_ready(rig))
-        for _ in range(400):
-            await rig.client(head_of())
-        await rig.wait_counted("hand_overs", "queued")
-        supervisor.stop(grace_seconds=5, spread_seconds=0)
-        rig.hand_overs.stop()
-        (short_dir / "mark").touch()
-        async with asyncio.timeout(10):
-            await supervisor.wait_gone()
-        assert not supervisor.was_forced
-        assert not supervisor.has_crashed
+    async with supervised(short_dir, script, slots=1, heartbeat_timeout=0.3) as gateway:
+        await wait_until(lambda: gateway.events.gone)
+        _, aborted = gateway.notes()
+        assert time.monotonic() - float(aborted.split()[2]) > 0.9
+    assert "stood still for 0.3 s, in chat.py:7 in said; it is ended" in caplog.text
+    assert "worker killed slot=0: it did not end when it was asked to" in caplog.text
+
+
+async def test_a_worker_that_answers_no_offer_but_beats_is_left_alone(
+    short_dir: Path, caplog: pytest.LogCaptureFixture
+):
+    script = """
+    say(Ready())
+    while True:
+        beat()
+        time.sleep(0.05)
+    """
+    async with supervised(short_dir, script, slots=1, heartbeat_timeout=0.5, slot_wait=0.05) as gateway:
+        await gateway.wait_ready()
+        first = gateway.owner(0)
+        assert first is not None
+        await gateway.rig.client(head_of())
+        await wait_until(lambda: not gateway.rig.view(0).is_ready)  # it stalls, and gets no more
+        until = asyncio.get_running_loop().time() + 0.8
+        await wait_until(lambda: asyncio.get_running_loop().time() > until)  # time itself is under test
+        assert gateway.owner(0) == first
+        vital = gateway.supervisor.vitals.of(first)
+        assert vital is not None
+        assert vital.beat.served == 7
+    assert "worker hung" not in caplog.text
+
+
+async def test_workers_are_not_blamed_for_a_pause_of_the_primary(short_dir: Path, caplog: pytest.LogCaptureFixture):
+    script = """
+    say(Ready())
+    while True:
+        beat()
+        time.sleep(0.05 if configure.slot else 1.0)
+    """
+    async with supervised(short_dir, script, heartbeat_timeout=2.0) as gateway:
+        await gateway.wait_ready()
+        loop, worker = asyncio.get_running_loop(), gateway.owner(0)
+        assert worker is not None
+
+        def heard() -> float:
+            vital = gateway.supervisor.vitals.of(worker)
+            return vital.at if vital is not None else loop.time()
+
+        # Nearly a second after its last heartbeat, while the other one's come and go, we stand still.
+        await wait_until(lambda: loop.time() - heard() > 0.85)
+        time.sleep(1.45)  # noqa: ASYNC251 - this is the pause
+        before = loop.time()
+        await wait_until(lambda: heard() > before)
+        assert gateway.owner(0) == worker
+        assert gateway.events.gone == []
+    assert "the primary itself stood still for " in caplog.text
+    assert "worker hung" not in caplog.text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,12 @@ def test_an_origin_is_written_as_browsers_send_it(origin: str) -> None:
 def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
     [line] = broken(origins=[origin])
     assert line.startswith(f'origins: "{origin}" is not allowed (from flag --origins); allowed: "same-host"')
+
+
+def test_watching_wants_a_package_and_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert broken(watch=True) == []
+    monkeypatch.setitem(sys.modules, "watchfiles", None)  # as if it were not installed
+    assert broken(watch=False) == []
+    assert broken(watch=True) == [
+        "watch: wanted (from flag --watch), but the package watchfiles is not installed; pip install 'stickygw[watch]'"
+    ]

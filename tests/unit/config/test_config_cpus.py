@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stickygw.config.cpus import available_cpus, cpus_within
+from stickygw.config.cpus import Workers, available_cpus, cpus_within, excess_workers, worker_count
 
 MANY = 64
 
@@ -96,3 +96,33 @@ def test_without_control_groups_the_affinity_mask_counts(machine: Path) -> None:
 
 def test_what_this_machine_says_is_within_the_affinity_mask() -> None:
     assert 1 <= available_cpus() <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("workers", "cpus", "count"),
+    [("auto", 4, 4), ("auto-1", 4, 3), ("auto-1", 2, 1), ("auto-1", 1, 1), ("auto", 1, 1), (3, 1, 3), (1, 4, 1)],
+)
+def test_the_setting_is_a_number_or_what_there_is_or_one_fewer_but_never_none(
+    workers: Workers, cpus: int, count: int
+) -> None:
+    assert worker_count(workers, cpus=cpus) == count
+
+
+@pytest.mark.parametrize(("workers", "cpus"), [("auto", 1), ("auto-1", 1), (1, 1), (4, 4), (3, 4)])
+def test_as_many_workers_as_cpus_are_no_excess(workers: Workers, cpus: int) -> None:
+    assert excess_workers(workers, cpus=cpus) is None
+
+
+def test_more_workers_than_cpus_are_told(machine: Path) -> None:
+    write(machine / "proc/self/cgroup", "0::/\n")
+    write(machine / "cgroup/cpu.max", "300000 100000\n")
+    assert excess_workers(4, cpus=cpus_on(machine)) == (
+        "workers: 4, but affinity mask and CPU quota leave this process 3: they will take turns"
+    )
+
+
+def test_without_a_number_the_cpus_of_this_machine_count() -> None:
+    assert worker_count("auto") == available_cpus()
+    assert worker_count("auto-1") == max(1, available_cpus() - 1)
+    assert excess_workers(available_cpus()) is None
+    assert excess_workers(available_cpus() + 1) is not None

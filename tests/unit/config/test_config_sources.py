@@ -141,7 +141,8 @@ def test_a_wrong_value_tells_setting_value_source_and_what_is_allowed(tmp_path: 
             f'cookie.same_site: "None" is not allowed (from file {file}); allowed: one of Lax, Strict',
             f'header_timeout: "ten" is not allowed (from variable STICKYGW_HEADER_TIMEOUT); {seconds}',
             f'slot_wait: "nan" is not allowed (from variable STICKYGW_SLOT_WAIT); {seconds}',
-            'workers: "0" is not allowed (from flag --workers); allowed: a whole number from 1 to 1024 or "auto"',
+            'workers: "0" is not allowed (from flag --workers); '
+            "allowed: a whole number from 1 to 1024 or one of auto, auto-1",
             'redis.prefix: "a b" is not allowed (from flag --set redis.prefix); '
             "allowed: text that matches ^[A-Za-z0-9_.-]{1,64}$",
             "keys: [] is not allowed (from flag --key); allowed: a list of at least one",

@@ -2,74 +2,28 @@
 
 from __future__ import annotations
 
-import random
-from collections import Counter
-from collections.abc import Sequence
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from routing_heads import head
+from routing_visitors import (
+    ELSEWHERE,
+    IP,
+    LIFETIME,
+    OLDER,
+    ROOM,
+    SESSION,
+    WALL,
+    new_router,
+    routed,
+    slot_states,
+    views,
+    visitor,
+)
 
-from stickygw.routing.cookie import CookieClaim, CookieKeys
-from stickygw.routing.keys import parse_key
+from stickygw.routing.load import Load
 from stickygw.routing.rendezvous import owner, ranked
-from stickygw.routing.request_head import Head
-from stickygw.routing.router import Route, Router, RouteReason, SlotView
-from stickygw.routing.table import KeyTable
-from stickygw.types import GatewayId, SessionId, Slot
-
-HERE, ELSEWHERE = GatewayId("0000aaaa"), GatewayId("0000bbbb")
-SECRET, OLDER = b"n" * 32, b"o" * 32
-SESSION = SessionId("5" * 32)
-WALL = 1_700_000_000.0
-LIFETIME = 1000.0
-IP = "192.0.2.7"
-ROOM = ("X-Room", "lobby")
-
-
-def new_router(
-    *keys: str, first_visit: str = "least_loaded", secrets: Sequence[bytes] = (SECRET, OLDER), limit: int = 100
-) -> Router:
-    return Router(
-        gateway=HERE,
-        keys=[parse_key(text) for text in keys or ("cookie",)],
-        first_visit=first_visit,
-        cookie_name="stickygw",
-        cookie_keys=CookieKeys(secrets),
-        cookie_lifetime=LIFETIME,
-        table=KeyTable(limit, linger=60),
-        random=random.Random(1).randrange,
-    )
-
-
-def views(count: int = 4, *, down: Sequence[int] = (), full: Sequence[int] = (), **loads: int) -> list[SlotView]:
-    """`count` slots, of which some are not ready or full; `s2=7` says that slot 2 has 7 connections."""
-    return [
-        SlotView(Slot(number), number not in down, number in full, loads.get(f"s{number}", 0))
-        for number in range(count)
-    ]
-
-
-def visitor(
-    *fields: tuple[str, str],
-    slot: int | None = None,
-    session: SessionId = SESSION,
-    gateway: GatewayId = HERE,
-    age: float = 0,
-    secret: bytes = SECRET,
-) -> Head:
-    """A handshake with `fields`, and with a signed cookie that names `slot` if one is given."""
-    extra = list(fields)
-    if slot is not None:
-        claim = CookieClaim(session, gateway, Slot(slot), int(WALL - age))
-        extra.append(("Cookie", f"stickygw={CookieKeys([secret]).sign(claim)}"))
-    return head(extra=extra)
-
-
-def routed(router: Router, request: Head, slots: Sequence[SlotView] | None = None, *, ip: str = IP) -> Route:
-    return router.route(request, ip, slots or views(), now=0.0, wall=WALL)
-
+from stickygw.routing.router import Route, RouteReason, SlotView
+from stickygw.types import SessionId, Slot
 
 # --- the signed cookie ------------------------------------------------------------------------------
 
@@ -210,59 +164,82 @@ def test_cookie_that_is_no_key_here_does_not_decide_and_is_passed_on() -> None:
     assert not route.sets_cookie
 
 
-# --- first visits -----------------------------------------------------------------------------------
+# --- a drained slot ---------------------------------------------------------------------------------
 
 
-def test_first_visits_fill_the_slots_evenly() -> None:
-    router, loads = new_router(), Counter[int]()
-    for _ in range(400):
-        route = routed(router, visitor(), views(**{f"s{slot}": count for slot, count in loads.items()}))
-        assert route == Route(route.slot, RouteReason.LEAST_LOADED, None, None, True)
-        loads[route.slot] += 1
+def test_cookie_of_a_drained_slot_stays_as_it_is_and_its_client_is_elsewhere_meanwhile() -> None:
+    router, slots = new_router(), views(drained=[2])
+    route = routed(router, visitor(slot=2), slots)
 
-    assert min(loads[slot] for slot in range(4)) / max(loads.values()) >= 0.9
+    assert (route.slot, route.reason, route.sets_cookie) == (2, RouteReason.COOKIE, False)
+    other = router.runner_up(route, slots, exclude=[Slot(2)])
+    assert other is not None
+    assert (other.slot != 2, other.sets_cookie) == (True, False)
 
 
-def test_of_two_slots_the_one_with_fewer_connections_is_taken() -> None:
+def test_session_without_a_slot_of_its_own_gets_none_that_is_drained() -> None:
+    home = routed(new_router(), visitor(slot=9)).slot
+
+    for request in (visitor(slot=9), visitor(slot=1, gateway=ELSEWHERE)):
+        assert routed(new_router(), request).slot == home
+        assert routed(new_router(), request, views(drained=[home])).slot != home
+        assert routed(new_router(), request, views(drained=range(4))).slot == home
+
+
+def test_new_key_gets_no_drained_slot_and_a_known_one_keeps_it() -> None:
+    router = new_router("header:X-Room")
+    home = routed(router, visitor(ROOM))
+    slots = views(drained=[home.slot])
+
+    assert routed(router, visitor(ROOM), slots).slot != home.slot
+    router.connected(home, 0)
+    again = routed(router, visitor(ROOM), slots)
+    assert (again.slot, again.reason) == (home.slot, RouteReason.KEY_TABLE)
+    other = router.runner_up(again, slots, exclude=[])
+    assert other is not None
+    assert other.slot != home.slot
+
+
+def test_nobody_follows_a_key_to_a_drained_slot() -> None:
+    router = new_router("header:X-Room")
+    route = routed(router, visitor(ROOM))
+    elsewhere = Slot((route.slot + 1) % 4)
+    router.connected(Route(elsewhere, RouteReason.RUNNER_UP, None, route.key, True), 0)
+
+    assert router.followed(route, views()) is not None
+    assert router.followed(route, views(drained=[elsewhere])) is None
+
+
+# --- the least loaded -------------------------------------------------------------------------------
+
+
+def test_least_loaded_is_the_slot_with_least_to_do_of_those_that_are_there() -> None:
     router = new_router()
 
-    assert {routed(router, visitor(), views(2, s0=1)).slot for _ in range(50)} == {1}
-    assert {routed(router, visitor(), views(2)).slot for _ in range(50)} == {0, 1}
+    assert router.least_loaded(views(s0=3, s1=1, s2=2, s3=2)) == 1
+    assert router.least_loaded(views(s0=3, s1=1, s2=2, s3=2, full=[1])) == 1, "a message needs no room"
+    assert router.least_loaded(views(s0=3, s1=1, s2=2, s3=2, down=[1])) == 2
+    assert router.least_loaded(views(s0=3, s1=1, s2=2, s3=2, drained=[1, 2])) == 3
+    assert router.least_loaded(views(down=[0, 1], drained=[2, 3])) is None
 
 
-def test_round_robin_takes_the_slots_in_turn_and_leaves_out_what_is_closed() -> None:
-    router = new_router(first_visit="round_robin")
-    routes = [routed(router, visitor()) for _ in range(5)]
+def test_first_visits_and_the_least_loaded_are_by_the_balance_that_is_set() -> None:
+    router = new_router(balance=["rss"])
+    slots = [
+        SlotView(Slot(0), True, False, 9, load=Load(rss=50 << 20)),
+        SlotView(Slot(1), True, False, 0, load=Load(rss=500 << 20)),
+    ]
 
-    assert [route.slot for route in routes] == [0, 1, 2, 3, 0]
-    assert {route.reason for route in routes} == {RouteReason.ROUND_ROBIN}
-    assert [routed(router, visitor(), views(down=[2])).slot for _ in range(4)] == [1, 3, 0, 1]
-
-
-def test_ip_sends_one_address_to_one_slot() -> None:
-    router = new_router(first_visit="ip")
-    slots = {ip: routed(router, visitor(), ip=ip).slot for ip in (f"192.0.2.{host}" for host in range(100))}
-
-    assert set(slots.values()) == {0, 1, 2, 3}
-    assert all(routed(router, visitor(), ip=ip).slot == slot for ip, slot in slots.items())
-    assert routed(router, visitor()).reason is RouteReason.CLIENT_IP
-    assert routed(router, visitor(), ip="").slot in range(4)
+    assert {routed(router, visitor(), slots).slot for _ in range(20)} == {0}
+    assert router.least_loaded(slots) == 0
 
 
-@pytest.mark.parametrize("first_visit", ["least_loaded", "round_robin", "ip"])
-def test_first_visit_goes_to_a_ready_slot_with_room_if_there_is_one(first_visit: str) -> None:
-    router = new_router(first_visit=first_visit)
+def test_runner_up_of_a_first_visit_does_not_lag_if_another_does_not() -> None:
+    router = new_router()
+    route = routed(router, visitor())
 
-    for number in range(50):
-        ip = f"192.0.2.{number}"
-        assert routed(router, visitor(), views(down=[0], full=[1, 2]), ip=ip).slot == 3
-        assert routed(router, visitor(), views(down=[0, 3], full=[1, 2]), ip=ip).slot in (0, 3), "it waits"
-        assert routed(router, visitor(), views(down=[0], full=range(4)), ip=ip).slot in range(4)
-
-
-def test_unknown_first_visit_is_refused() -> None:
-    with pytest.raises(ValueError, match="least_loaded, round_robin, ip"):
-        new_router(first_visit="random")
+    found = {router.runner_up(route, views(lagging=[1, 2]), exclude=[Slot(0)]) for _ in range(20)}
+    assert {other.slot for other in found if other is not None} == {3}
 
 
 # --- the runner-up ----------------------------------------------------------------------------------
@@ -383,10 +360,6 @@ def test_runner_up_of_a_key_is_where_its_connections_are() -> None:
 
 # --- properties -------------------------------------------------------------------------------------
 
-slot_states = st.lists(
-    st.builds(SlotView, st.just(Slot(0)), st.booleans(), st.booleans(), st.integers(0, 100)), min_size=4, max_size=4
-).map(lambda row: [SlotView(Slot(at), view.is_ready, view.is_full, view.connections) for at, view in enumerate(row)])
-
 
 @settings(deadline=None)
 @given(st.lists(slot_states, min_size=1, max_size=10), st.integers(0, 3))
@@ -416,7 +389,7 @@ def test_runner_up_can_take_the_client(
 ) -> None:
     router = new_router("header:X-Room", "cookie")
     route = routed(router, visitor(*([ROOM] if keyed else []), slot=slot), slots)
-    able = {view.slot for view in slots if view.is_ready and not view.is_full} - exclude
+    able = {view.slot for view in slots if view.is_ready and not view.is_full and not view.is_drained} - exclude
 
     other = router.runner_up(route, slots, exclude=exclude)
 

@@ -1,0 +1,87 @@
+"""The end of one arrival: its access line, and word to whoever handed it over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Literal
+
+from stickygw.apps.native.connection import Connection
+from stickygw.apps.native.runtime import Identity
+from stickygw.connections.transport import SocketTransport
+from stickygw.connections.websocket import ABNORMAL_CLOSURE, WebSocket
+from stickygw.observability.access import is_access_logged, log_access
+from stickygw.routing.request_head import Head
+from stickygw.types import ConnectionId
+from stickygw.wire.link import Offer
+
+
+class Ending:
+    """What has to be known at the end, and no more: it lives as long as the connection.
+
+    One of `answered` and `closed` is called, once; `on_ended` is called behind the access line.
+    """
+
+    __slots__ = ("_began", "_identity", "_kind", "_method", "_offer", "_on_ended", "_path", "_transport", "_websocket",
+                 "id")  # fmt: skip
+
+    def __init__(
+        self,
+        id: ConnectionId,
+        offer: Offer,
+        head: Head,
+        transport: SocketTransport,
+        *,
+        identity: Identity,
+        on_ended: Callable[[], None],
+    ) -> None:
+        self.id = id
+        self._began = monotonic()
+        self._offer = offer
+        self._kind: Literal["websocket", "http"] = "websocket" if head.is_websocket else "http"
+        self._method = head.method
+        self._path = head.path
+        self._transport = transport
+        self._identity = identity
+        self._on_ended = on_ended
+        self._websocket: tuple[Connection, WebSocket] | None = None
+
+    def opened(self, connection: Connection, websocket: WebSocket) -> None:
+        """It is a WebSocket now."""
+        self._websocket = connection, websocket
+
+    def answered(self, status: int) -> None:
+        """Its HTTP answer is over; `status` is 0 if there was none."""
+        self._tell(status)
+
+    def closed(self) -> None:
+        """Its WebSocket is over, the last handler too."""
+        assert self._websocket is not None
+        connection, websocket = self._websocket
+        closed = connection.receiver.closed
+        self._tell(
+            101,
+            messages_in=websocket.received_messages,
+            messages_out=websocket.sent_messages,
+            close_code=ABNORMAL_CLOSURE if closed is None else closed.code,
+        )
+
+    def _tell(self, status: int, **more: Any) -> None:
+        if is_access_logged():
+            log_access(
+                client=self._offer.host,
+                port=self._offer.port,
+                slot=self._identity.slot,
+                reason=self._offer.reason,
+                kind=self._kind,
+                method=self._method,
+                path=self._path,
+                status=status,
+                seconds=round(monotonic() - self._began, 3),
+                bytes_in=self._transport.received_bytes,
+                bytes_out=self._transport.sent_bytes,
+                **more,
+                connection=self.id,
+                generation=self._identity.generation,
+            )
+        self._on_ended()

@@ -1,0 +1,185 @@
+"""The parts of a running gateway, put together from complete settings."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+
+from stickygw.config.cpus import worker_count
+from stickygw.config.places import CONTROL_SOCKET
+from stickygw.config.settings import Settings
+from stickygw.errors import ExitCode
+from stickygw.ipc.control import ControlServer
+from stickygw.observability.counters import Counters
+from stickygw.primary.acceptor import Acceptor
+from stickygw.primary.control import Control
+from stickygw.primary.hand_over import HandOvers
+from stickygw.primary.intake import Intake
+from stickygw.primary.listener import Listener
+from stickygw.primary.notify import Notifier
+from stickygw.primary.refusal import Refusals
+from stickygw.primary.status import Facts, StatusReport
+from stickygw.primary.steering import Steering
+from stickygw.primary.supervisor import Supervisor
+from stickygw.primary.tells import Tells
+from stickygw.routing.cookie import CookieKeys
+from stickygw.routing.forwarded import TrustedProxies
+from stickygw.routing.keys import parse_key
+from stickygw.routing.load import parse_balance
+from stickygw.routing.router import Router
+from stickygw.routing.table import KeyTable
+from stickygw.supervision.fleet import Fleet
+from stickygw.supervision.roster import Limits
+from stickygw.types import GatewayId, Slot
+from stickygw.wire.link import Configure
+
+
+class Gateway:
+    """What a connection meets, what supervises the workers, and what steers both. Nothing runs before it is started.
+
+    `on_ready()` is called when every slot has had a ready worker, `on_failed(reason)` when the application cannot
+    start; `stop()` is what the command of that name waits for.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        target: str,
+        listeners: Sequence[Listener],
+        *,
+        notifier: Notifier,
+        started_at: float,
+        on_ready: Callable[[], None],
+        on_failed: Callable[[str], None],
+        stop: Callable[[], Awaitable[ExitCode]],
+    ) -> None:
+        assert settings.runtime_dir is not None
+        self._settings = settings
+        self._target = target
+        self._at_end = ExitStack()
+        self.counters = Counters()
+        self._build_the_way_in(listeners)
+        self._build_the_fleet(on_ready, on_failed)
+        self.steering = Steering(self.supervisor, notifier)
+        control = Control(
+            supervisor=self.supervisor,
+            steering=self.steering,
+            hand_overs=self.hand_overs,
+            router=self._router,
+            tells=self.tells,
+            status=self._status_report(listeners, started_at),
+            stop=stop,
+        )
+        self.control = ControlServer(settings.runtime_dir / CONTROL_SOCKET, control.handle)
+        self._at_end.callback(self.control.close)
+
+    def close(self) -> None:
+        """Close what is open and kill what runs, the last first. Idempotent."""
+        self._at_end.close()
+
+    # --- what a connection meets --------------------------------------------------------------------------------------
+
+    def _build_the_way_in(self, listeners: Sequence[Listener]) -> None:
+        settings = self._settings
+        self._router = self._new_router()
+        refusals = Refusals(counters=self.counters)
+        self._at_end.callback(refusals.close)
+        self.hand_overs = HandOvers(
+            router=self._router,
+            refusals=refusals,
+            counters=self.counters,
+            slot_wait=settings.slot_wait,
+            slot_queue=settings.slot_queue,
+            max_connections=settings.max_connections,
+            lag_limit=settings.lag_limit,
+            slow_start=settings.slow_start,
+        )
+        self._at_end.callback(self.hand_overs.close)
+        self.intake = Intake(
+            router=self._router,
+            trusted=TrustedProxies(settings.trusted_proxies),
+            hand_overs=self.hand_overs,
+            refusals=refusals,
+            counters=self.counters,
+            header_timeout=settings.header_timeout,
+            max_pending=settings.max_pending,
+            max_pending_per_address=settings.max_pending_per_address,
+        )
+        self._at_end.callback(self.intake.close)
+        self.acceptor = Acceptor(listeners, on_accepted=self.intake.accepted, counters=self.counters)
+        self._at_end.callback(self.acceptor.close)
+
+    def _new_router(self) -> Router:
+        settings = self._settings
+        assert settings.gateway_id is not None
+        return Router(
+            gateway=GatewayId(settings.gateway_id),
+            keys=[parse_key(text) for text in settings.keys],
+            first_visit=settings.first_visit,
+            cookie_name=settings.cookie.name,
+            cookie_keys=CookieKeys([secret.get_secret_value().encode() for secret in settings.secret]),
+            cookie_lifetime=settings.session.lifetime,
+            table=KeyTable(linger=settings.key_linger),
+            random=random.randrange,
+            balance=parse_balance(settings.balance_by),
+        )
+
+    # --- the workers --------------------------------------------------------------------------------------------------
+
+    def _build_the_fleet(self, on_ready: Callable[[], None], on_failed: Callable[[str], None]) -> None:
+        fleet = Fleet(worker_count(self._settings.workers), limits=self._limits(), random=random.random)
+        self.supervisor = Supervisor(
+            fleet,
+            self._configure,
+            hand_overs=self.hand_overs,
+            on_first_ready=self.acceptor.start,
+            on_all_ready=on_ready,
+            on_failed=on_failed,
+            on_tell=lambda worker, slot, message: self.tells.received(worker, slot, message),
+            on_gone=lambda worker: self.tells.gone(worker),
+        )
+        self._at_end.callback(self.supervisor.kill)
+        self.tells = Tells(
+            owners=self.supervisor.owners,
+            least_loaded=lambda: self._router.least_loaded(self.hand_overs.views),
+            send=self.supervisor.send,
+            wait_writable=self.supervisor.wait_writable,
+            counters=self.counters,
+        )
+        self._at_end.callback(self.tells.close)
+
+    def _limits(self) -> Limits:
+        settings = self._settings
+        return Limits(
+            start_timeout=settings.start_timeout,
+            drain_timeout=settings.drain_timeout,
+            drain_spread=settings.drain_spread,
+            heartbeat_timeout=settings.heartbeat_timeout,
+            max_age=settings.max_age,
+            max_served=settings.max_served,
+            max_rss=settings.max_rss,
+        )
+
+    def _configure(self, slot: Slot, generation: int, slots: int) -> Configure:
+        settings = self._settings
+        assert settings.gateway_id is not None
+        gateway = GatewayId(settings.gateway_id)
+        return Configure(slot, generation, slots, gateway, self._target, settings.to_wire())
+
+    def _status_report(self, listeners: Sequence[Listener], started_at: float) -> StatusReport:
+        facts = Facts(
+            version=importlib.metadata.version("stickygw"),
+            target=self._target,
+            addresses=[listener.url for listener in listeners],
+            runtime_dir=str(self._settings.runtime_dir),
+            started_at=started_at,
+        )
+        return StatusReport(
+            facts,
+            supervisor=self.supervisor,
+            hand_overs=self.hand_overs,
+            intake=self.intake,
+            counters=self.counters,
+        )

@@ -1,0 +1,144 @@
+"""A worker's process and our end of its link. It is gone when the process is reaped and the link read to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from stickygw.ipc.link import Link, link_pair
+from stickygw.primary.processes import WatchedProcess, start_process
+from stickygw.types import Slot, WorkerId
+from stickygw.wire.link import Configure, Message
+
+log = logging.getLogger("stickygw.supervisor")
+
+EXIT_TO_EOF_SECONDS = 0.2
+"""A dead worker's link may be held open by what the application forked; after so long it counts as read."""
+
+MAX_UNSENT = 1024
+"""Messages that may wait for a full link, connections apart. A worker that reads none of them is silent, and ended."""
+
+Command = Callable[[Slot, int], list[str]]
+
+
+def worker_command(slot: Slot, link_fd: int) -> list[str]:
+    """How a worker is started: a fresh interpreter, with one end of its link and nothing else of ours."""
+    return [sys.executable, "-P", "-m", "stickygw.worker", "--link-fd", str(link_fd), "--slot", str(slot)]
+
+
+class WorkerProcess:
+    """One worker process, started by the constructor, which raises OSError when none can be had.
+
+    `on_message(process, message)` for each message; then, once each and in this order, `on_cut_off(process)` when it
+    can say and take nothing more, and `on_gone(process, status)` when it is reaped.
+    """
+
+    def __init__(
+        self,
+        configure: Configure,
+        worker: WorkerId,
+        *,
+        command: Command,
+        on_message: Callable[[WorkerProcess, Message], None],
+        on_cut_off: Callable[[WorkerProcess], None],
+        on_gone: Callable[[WorkerProcess, int | None], None],
+    ) -> None:
+        self.worker = worker
+        self.slot = configure.slot
+        self._on_message = on_message
+        self._on_cut_off = on_cut_off
+        self._on_gone = on_gone
+        self._unsent: list[Message] = []
+        self._has_exited = False
+        self._status: int | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.link, self._process = self._launch(command)
+        self.link.send(configure)  # the first message of an empty link always fits
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def send(self, message: Message) -> bool:
+        """Send a message without a descriptor, now or, in order, when the link takes it. False: too many wait."""
+        if not self._unsent and self.link.send(message):
+            return True
+        if len(self._unsent) >= MAX_UNSENT:
+            return False
+        if not self._unsent:
+            self.link.wait_writable(self._send_rest)
+        self._unsent.append(message)
+        return True
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal; to one that is gone, nothing."""
+        self._process.signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL it and what it has started."""
+        self._process.kill_session()
+
+    def kill_now(self) -> None:
+        """The same, and wait for its end; nothing is called back any more. Idempotent."""
+        self._wait_no_more()
+        self.link.close()
+        self._process.kill_session()
+        self._process.forget()
+
+    def _launch(self, command: Command) -> tuple[Link, WatchedProcess]:
+        """Raises OSError, and then nothing is left of either."""
+        with ExitStack() as undo:
+            ours, theirs = link_pair()
+            undo.callback(ours.close)
+            with theirs:
+                process = start_process(
+                    command(self.slot, theirs.fileno()), on_exit=self._exited, pass_fds=(theirs.fileno(),)
+                )
+            undo.callback(process.forget)
+            undo.callback(process.kill_session)
+            link = Link(ours, on_message=self._received, on_closed=self._cut_off)
+            undo.pop_all()
+            return link, process
+
+    def _received(self, message: Message, fd: int) -> None:
+        if fd >= 0:  # no message of a worker carries one
+            os.close(fd)
+        self._on_message(self, message)
+
+    def _send_rest(self) -> None:
+        while self._unsent:
+            if not self.link.send(self._unsent[0]):
+                self.link.wait_writable(self._send_rest)
+                return
+            del self._unsent[0]
+
+    def _cut_off(self) -> None:
+        self._on_cut_off(self)
+        if self._has_exited:
+            self._gone()
+
+    def _exited(self, status: int | None) -> None:
+        self._has_exited, self._status = True, status
+        if self.link.is_closed:
+            self._gone()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(EXIT_TO_EOF_SECONDS, self._link_outlives)
+
+    def _link_outlives(self) -> None:
+        self.link.close()
+        self._cut_off()
+
+    def _gone(self) -> None:
+        self._wait_no_more()
+        self._on_gone(self, self._status)
+
+    def _wait_no_more(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

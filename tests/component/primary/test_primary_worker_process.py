@@ -1,0 +1,107 @@
+"""One worker's process and link: messages in order and bounded, and an end that is told once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from supervised_rig import BEGIN, is_alive, supervised
+from support.waiting import wait_until
+
+from stickygw.primary.worker_process import MAX_UNSENT, WorkerProcess
+from stickygw.types import GatewayId, Slot, WorkerId
+from stickygw.wire.link import Configure, Message, Ready, Resize
+
+
+class Heard:
+    """What a process has called back, in order."""
+
+    def __init__(self) -> None:
+        self.calls: list[object] = []
+
+    def message(self, process: WorkerProcess, message: Message) -> None:
+        self.calls.append(message)
+
+    def cut_off(self, process: WorkerProcess) -> None:
+        self.calls.append("cut off")
+
+    def gone(self, process: WorkerProcess, status: int | None) -> None:
+        self.calls.append(status)
+
+
+@asynccontextmanager
+async def worker(directory: Path, script: str) -> AsyncIterator[tuple[WorkerProcess, Heard]]:
+    """A process that runs `script`; its notes go to the file "mark"."""
+    program = textwrap.dedent(BEGIN) + textwrap.dedent(script)
+    heard = Heard()
+    process = WorkerProcess(
+        Configure(Slot(0), 1, 1, GatewayId("0badcafe"), "app:app", {}),
+        WorkerId(1),
+        command=lambda slot, fd: [sys.executable, "-c", program, str(fd), str(directory / "mark")],
+        on_message=heard.message,
+        on_cut_off=heard.cut_off,
+        on_gone=heard.gone,
+    )
+    try:
+        yield process, heard
+    finally:
+        process.kill_now()
+
+
+async def test_messages_for_a_worker_that_does_not_read_wait_in_order_and_are_bounded(short_dir: Path):
+    script = """
+    while not os.path.exists(mark):
+        time.sleep(0.01)
+    numbers = []
+    while not numbers or numbers[-1]:
+        numbers.append(decode(link.recv(1 << 17)).workers)
+    is_whole = numbers == [*range(1, len(numbers)), 0]
+    sys.exit(0 if is_whole else 1)
+    """
+    async with worker(short_dir, script) as (process, heard):
+        sent = 1
+        while process.send(Resize(sent)):
+            sent += 1
+        assert sent > MAX_UNSENT
+        (short_dir / "mark").touch()
+        await wait_until(lambda: process.send(Resize(0)))
+        await wait_until(lambda: len(heard.calls) == 2)
+        assert heard.calls == ["cut off", 0]
+
+
+async def test_the_last_words_come_before_the_end(short_dir: Path):
+    async with worker(short_dir, "say(Ready()); sys.exit(7)") as (_, heard):
+        await wait_until(lambda: 7 in heard.calls)
+        assert heard.calls == [Ready(), "cut off", 7]
+
+
+async def test_a_descriptor_that_a_worker_sends_is_closed(short_dir: Path):
+    script = "socket.send_fds(link, [encode(Ready())], [0]); link.recv(1)"
+    async with worker(short_dir, script) as (_, heard):
+        before = len(os.listdir("/proc/self/fd"))
+        await wait_until(lambda: heard.calls)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_who_is_killed_now_calls_nothing_back(short_dir: Path):
+    async with worker(short_dir, "say(Ready()); time.sleep(60)") as (process, heard):
+        await wait_until(lambda: heard.calls)
+        process.kill_now()
+        assert not is_alive(process.pid)
+        process.kill_now()
+        assert not process.link.send(Resize(1))
+        assert heard.calls == [Ready()]
+
+
+async def test_what_a_worker_has_no_business_to_send_is_told_and_forgotten(
+    short_dir: Path, caplog: pytest.LogCaptureFixture
+):
+    script = "say(Ready()); say(Resize(7)); link.recv(1)"
+    async with supervised(short_dir, script, slots=1) as gateway:
+        await wait_until(lambda: "slot=0: a worker does not send Resize" in caplog.text)
+        assert gateway.rig.view(0).is_ready
