@@ -83,12 +83,13 @@ class Operations:
         if operation is None or operation.successor != member.id:
             return
         operation.successor = None
-        text = f"slot {member.slot}: a worker of generation {member.generation} is ready"
+        text = f"slot {member.slot}: generation {member.generation} is ready"
         if previous is not None:
             operation.leaving.add(previous.id)
             spread = self._roster.spread(previous)
             operation.not_before = self._roster.now + spread
-            text += f"; the {previous.connections} connections of the one before it come over within {spread:.1f} s"
+            if previous.connections:
+                text += f"; {previous.connections} connections come over within {spread:.1f} s"
         self._progress(operation.ticket, text)
 
     def is_gone(self, member: Member, why: str) -> None:

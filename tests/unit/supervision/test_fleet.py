@@ -249,6 +249,14 @@ def test_no_worker_outlives_the_grace_for_having_been_ended_before_the_stop() ->
     assert world.said[-1] == to.AllGone()
 
 
+def test_a_worker_that_closes_its_link_in_the_stop_has_little_time_left() -> None:
+    world = serving(1, every=replace(GOOD, obeys_after=None))
+    world.tell(to.StopAsked(30.0, 0.0))
+    world.cut(*world.processes.values())
+    world.run(ENDING_SECONDS + 0.1)
+    assert steps(world) == ["asked to stop 0", "SIGKILL 0"]
+
+
 def test_a_stop_gives_no_worker_more_time_than_it_had() -> None:
     world = serving(1, every=replace(GOOD, aborts_after=None))
     world.block(owner(world, 0))

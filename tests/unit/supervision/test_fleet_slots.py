@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fleet_story import count, generations, owner, result, serving, steps
+from fleet_story import count, generations, notes, owner, result, serving, steps
 from fleet_world import GOOD, Character
 
 from stickygw.supervision import events as to
@@ -78,10 +78,12 @@ def test_a_slot_that_waits_for_its_restart_can_be_taken_away() -> None:
     world.run(0.15)
     assert world.fleet.slots[1].restart_at is not None
     assert len(world.fleet.slots[1].members) == 1
+    world.said.clear()
 
     world.ask(to.Scale(1))
     world.run(2.0)
 
+    assert "another is started" not in notes(world)
     assert [member.slot for member in world.fleet.members] == [0]
 
 
