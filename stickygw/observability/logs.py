@@ -60,3 +60,15 @@ def restore_own_logs() -> None:
     for name, logger in logging.root.manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and (name == OURS or name.startswith(f"{OURS}.")):
             logger.disabled = False
+
+
+def let_go_of_streams() -> None:
+    """For the end of a process: what standard output and error cannot take any more, since the terminal or the pipe's
+    reader is gone, is dropped. Python would make it the exit status 120."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -18,9 +18,13 @@ def main() -> int:
     parser.add_argument("target")
     arguments = parser.parse_args()
 
-    from stickygw.primary.main import run  # after the signal: this takes most of the start
+    # After the signal: this takes most of the start.
+    from stickygw.observability.logs import let_go_of_streams
+    from stickygw.primary.main import run
 
-    return run(arguments.settings_fd, arguments.target)
+    status = run(arguments.settings_fd, arguments.target)
+    let_go_of_streams()
+    return status
 
 
 if __name__ == "__main__":

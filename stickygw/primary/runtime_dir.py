@@ -10,9 +10,9 @@ import hashlib
 import os
 import secrets
 import stat
-import tempfile
 from pathlib import Path
 
+from stickygw.config.places import default_runtime_base
 from stickygw.errors import RuntimeDirError
 from stickygw.types import GatewayId
 
@@ -48,7 +48,7 @@ def open_runtime_dir(explicit: Path | None, *, port_name: str) -> LockedDir:
     Raises `RuntimeDirError`, also when the path is too long for the sockets in it.
     """
     if explicit is None:
-        base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"stickygw-{os.geteuid()}"
+        base = default_runtime_base()
         _make_private(base, "runtime_dir")
         explicit = base / port_name
     path = explicit.absolute()

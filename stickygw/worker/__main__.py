@@ -9,6 +9,7 @@ import argparse
 import socket
 import sys
 
+from stickygw.observability.logs import let_go_of_streams
 from stickygw.worker.main import run
 
 
@@ -19,7 +20,9 @@ def main() -> int:
     arguments = parser.parse_args()
     sock = socket.socket(fileno=arguments.link_fd)
     sock.set_inheritable(False)
-    return run(sock)
+    status = run(sock)
+    let_go_of_streams()
+    return status
 
 
 if __name__ == "__main__":

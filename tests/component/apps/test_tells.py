@@ -219,6 +219,16 @@ async def test_the_stop_waits_for_running_handlers_and_for_what_was_told_before(
         app.tell("job", 4)
 
 
+async def test_the_end_of_the_application_ends_what_its_own_tasks_ask() -> None:
+    app = App()
+    async with AppClient(app) as client:
+        client.runtime.tells.connect(FakeLink())  # nobody answers there
+        asking = asyncio.ensure_future(app.ask("n", to=1))
+        await asyncio.sleep(0)
+    with pytest.raises(TellError, match="gone"):
+        await asking
+
+
 # One worker and its link
 
 

@@ -114,7 +114,8 @@ async def test_a_worker_that_crashes_in_the_stop_is_told(
         assert f"worker died slot=0 in the stop: exited with {told}" in caplog.text
 
 
-async def test_a_worker_that_is_killed_in_the_stop_has_not_crashed(short_dir: Path):
+async def test_a_worker_that_is_killed_in_the_stop_has_not_crashed(short_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("stickygw.supervision.roster.ENDING_SECONDS", 0.1)
     script = """
     say(Ready())
     link.recv(1 << 17)
