@@ -59,6 +59,7 @@ class WebSocket:
     """
 
     __slots__ = (
+        "_close_at",
         "_close_timer",
         "_data",
         "_fragments",
@@ -113,6 +114,7 @@ class WebSocket:
         self._is_yielding = False  # other connections have their turn
         self._is_done = False  # a close frame was answered, or the client failed: what follows is not read
         self._close_timer: asyncio.TimerHandle | None = None
+        self._close_at = 0.0  # when it is due: uvloop's handle of a timer that is due at once does not tell
         self.heard_at = monotonic()
         self.pinged_at: float | None = None
         self.received_messages = 0
@@ -355,10 +357,10 @@ class WebSocket:
             return
         when = self._loop.time() + seconds
         if self._close_timer is not None:
-            if self._close_timer.when() <= when:
+            if self._close_at <= when:
                 return
             self._close_timer.cancel()
-        self._close_timer = self._loop.call_at(when, self._transport.abort)
+        self._close_at, self._close_timer = when, self._loop.call_at(when, self._transport.abort)
         # The client's close frame must be read even if its messages are not wanted now; `_message` drops them.
         self.is_paused = self._is_blocked = False
         self._continue()

@@ -29,6 +29,7 @@ class KeyTable:
 
     An entry lives while its key has live connections, and `linger` seconds after the last has ended. Its slot is one
     where a worker has connections of the key, if there is any: those who only wait for a slot keep nobody there.
+    Nor do those in a slot that is gone, from which all come back: they meet where the first of them went.
 
     When the table is full a new key takes the place of the one that lingers longest; where all have live
     connections it is not kept, and goes where the hash says. Every call takes constant time, amortised.
@@ -65,6 +66,7 @@ class KeyTable:
         `taken` and then `ended`.
 
         `is_detour`: its own slot could not take it. Then a key stays if that slot's worker has connections of it.
+        Otherwise a key comes to another slot than it has only if that one is gone.
         """
         self._forget_expired(now)
         live = self._live.get(key)
@@ -74,7 +76,11 @@ class KeyTable:
                     return False
                 self._lingering.popitem(last=False)
             live = self._live[key] = _Live(slot)
-        elif not is_detour or live.slot not in live.taken:
+        elif not is_detour:
+            if live.slot != slot:
+                live.taken.pop(live.slot, None)
+                live.slot = slot
+        elif live.slot not in live.taken:
             live.slot = slot
         live.coming += 1
         return True

@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import WebSocketException
@@ -180,6 +181,19 @@ async def test_a_client_that_ignores_our_close_is_cut(pair: Pair) -> None:
     pair.websocket.close(1001, "bye", within=0.05)
     async with asyncio.timeout(DEADLINE):
         assert await pair.receiver.ended == (1001, "bye")
+
+
+def test_a_close_that_is_due_at_once_can_be_asked_for_again() -> None:
+    async def close_twice() -> None:
+        pair = Pair()
+        pair.websocket.close(1001, within=0.0)
+        pair.websocket.close(1001, within=1.0)
+        async with asyncio.timeout(DEADLINE):
+            assert (await pair.receiver.ended)[0] == 1001
+        pair.client.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # whose handles of such timers tell less
+        runner.run(close_twice())
 
 
 async def test_while_paused_nothing_is_delivered_and_nothing_is_lost(pair: Pair) -> None:

@@ -148,7 +148,7 @@ class Rig:
         keys: tuple[str, ...] = ("cookie",),
         trusted: tuple[str, ...] = (),
         header_timeout: float = DEADLINE,
-        slot_wait: float = DEADLINE,
+        slot_wait: float = 6 * DEADLINE,
         slot_queue: int = 1000,
         max_connections: int = 1000,
         max_pending: int = 1000,
@@ -255,11 +255,15 @@ class Rig:
 
 @asynccontextmanager
 async def running_rig(directory: Path, **options: Any) -> AsyncIterator[Rig]:
+    """A rig that is closed after the test. No callback of the loop may have failed meanwhile."""
+    failed: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
     rig = Rig(directory, **options)
     try:
         yield rig
     finally:
         rig.close()
+    assert failed == []
 
 
 async def loop_turns(count: int = 5) -> None:

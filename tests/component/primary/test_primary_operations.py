@@ -248,5 +248,6 @@ async def test_a_worker_that_has_served_enough_is_replaced_though_nobody_asks(
     async with supervised(short_dir, script, SERVE, slots=1, max_served=7) as gateway:
         await wait_until(lambda: gateway.events.gone)
         await wait_until(lambda: "slot 0 is recycled" in caplog.text)
+        assert gateway.supervisor.vitals.of(gateway.events.gone[0]) is None
         assert gateway.generations() == [(0, 1)]
         assert gateway.rig.view(0).is_ready

@@ -166,7 +166,7 @@ async def test_a_full_link_of_the_worker_before_holds_nobody_up(make_rig: MakeRi
         await wait_until(lambda number=number: rig.hand_overs.connections == number + 1)
     sent = rig.hand_overs.connections_of(old)
     assert sent < 20
-    new = rig.slot_up(0)
+    new = rig.slot_up(0, send_buffer=1)  # nor is it forgotten that this one's is full
     await new.wait_offers(20 - sent)
     assert paths(new) == [b"/%d" % number for number in range(sent, 20)]
 
@@ -175,7 +175,7 @@ async def test_a_full_link_of_the_worker_before_holds_nobody_up(make_rig: MakeRi
 
 
 async def test_who_waits_for_a_slot_that_is_closed_goes_elsewhere_at_once(make_rig: MakeRig):
-    rig = await make_rig()
+    rig = await make_rig(slot_wait=0.2)
     other = rig.slot_up(0)
     await rig.client(head_of("/", cookie_for(1)))
     await rig.wait_counted("hand_overs", "queued")
@@ -185,6 +185,8 @@ async def test_who_waits_for_a_slot_that_is_closed_goes_elsewhere_at_once(make_r
     assert [view.slot for view in rig.hand_overs.views] == [0]
     later = await offered(rig, other, head_of("/", cookie_for(1)))
     assert (later.reason, later.session, later.sets_cookie) == ("session_hash", "a" * 32, True)
+    await asyncio.sleep(0.25)  # time itself is under test: nobody waits there any more
+    assert rig.counters.value("hand_overs", "slot_wait") == 0
 
 
 async def test_what_a_closed_slots_worker_did_not_take_goes_elsewhere(make_rig: MakeRig):
@@ -212,16 +214,16 @@ async def test_a_closed_slots_worker_keeps_its_connections_and_their_keys_end_wi
     other = rig.slot_up(1)
     rig.hand_overs.close_slot(Slot(0))
     assert (rig.hand_overs.connections, rig.hand_overs.connections_of(closed.id)) == (2, 2)
-    came = await taken(rig, other, KITCHEN)  # it goes where a slot is, and the key with it
-    assert slot_of_key(rig) == 1
-    other.end(came)
-    await wait_until(lambda: rig.hand_overs.connections == 2)
     closed.end(held[0])
     await wait_until(lambda: rig.hand_overs.connections == 1)
     assert slot_of_key(rig) is not None
+    came = await taken(rig, other, KITCHEN)  # it goes where a slot is, and the key with it
+    assert slot_of_key(rig) == 1
     closed.die()
-    await wait_until(lambda: rig.hand_overs.connections == 0)
-    assert slot_of_key(rig) is None
+    await wait_until(lambda: rig.hand_overs.connections == 1)
+    assert slot_of_key(rig) == 1
+    other.end(came)
+    await wait_until(lambda: slot_of_key(rig) is None)
 
 
 async def test_a_slot_that_is_opened_again_is_a_new_one(make_rig: MakeRig):
@@ -268,6 +270,8 @@ async def test_the_clients_of_a_drained_slot_are_served_by_another_and_keep_thei
 
 async def test_who_waits_for_a_slot_that_is_drained_or_is_declined_there_goes_elsewhere(make_rig: MakeRig):
     rig = await make_rig(slots=3)
+    before = rig.slot_up(0)
+    late = await offered(rig, before, head_of("/late", cookie_for(0)))
     drained, other = rig.slot_up(0), rig.slot_up(2)
     declined = await offered(rig, drained, head_of("/declined", cookie_for(0)))
     await rig.client(head_of("/waits", cookie_for(1)))
@@ -277,7 +281,9 @@ async def test_who_waits_for_a_slot_that_is_drained_or_is_declined_there_goes_el
     await other.wait_offers(1)
     drained.decline(declined, DeclineReason.STOPPING)
     await other.wait_offers(2)
-    assert paths(other) == [b"/waits", b"/declined"]
+    before.decline(late, DeclineReason.STOPPING)
+    await other.wait_offers(3)
+    assert paths(other) == [b"/waits", b"/declined", b"/late"]
 
 
 async def test_what_a_drained_slots_worker_left_unread_goes_elsewhere(make_rig: MakeRig):

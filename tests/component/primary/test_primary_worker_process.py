@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import textwrap
 from collections.abc import AsyncIterator
@@ -69,6 +70,9 @@ async def test_messages_for_a_worker_that_does_not_read_wait_in_order_and_are_bo
             sent += 1
         assert sent > MAX_UNSENT
         (short_dir / "mark").touch()
+        # Though there is room now, and the loop has not turned since: this one is still behind the others.
+        select.select([], [process.link._sock], [], 10)
+        assert not process.send(Resize(0))
         await wait_until(lambda: process.send(Resize(0)))
         await wait_until(lambda: len(heard.calls) == 2)
         assert heard.calls == ["cut off", 0]

@@ -70,6 +70,22 @@ def test_those_who_only_wait_for_a_slot_do_not_keep_a_key_there() -> None:
     assert table.get_live(b"k") == TWO
 
 
+def test_key_whose_slot_is_gone_stays_where_the_first_came_back_while_the_others_leave() -> None:
+    table = KeyTable(linger=LINGER)
+    for _ in range(3):
+        table.connected(b"k", ONE, 0)
+        table.taken(b"k", ONE)
+    table.ended(b"k", ONE, 0)
+    table.connected(b"k", TWO, 0)
+    table.ended(b"k", ONE, 0)
+    assert table.get_live(b"k") == TWO
+
+    table.taken(b"k", TWO)
+    table.ended(b"k", ONE, 0)
+    table.ended(b"k", TWO, 0)
+    assert table.get_live(b"k") is None
+
+
 def test_detour_takes_a_key_along_that_has_no_live_connection() -> None:
     table = KeyTable(linger=LINGER)
     table.connected(b"k", ONE, 0)
@@ -168,8 +184,11 @@ class TableModel(RuleBasedStateMachine):
             self.taken[key] = []
         assert is_kept
         self.coming[key] += 1
-        if not (is_detour and self.slot.get(key) in self.taken[key]):
-            self.slot[key] = slot
+        if is_detour and self.slot.get(key) in self.taken[key]:
+            return
+        if not is_detour and self.slot.get(key) != slot:  # the slot that it had is gone
+            self.taken[key] = [taken for taken in self.taken[key] if taken != self.slot.get(key)]
+        self.slot[key] = slot
 
     @precondition(lambda self: any(self.coming.values()))
     @rule(data=st.data(), slot=slots, is_taken=st.booleans())
