@@ -107,6 +107,7 @@ class Supervisor:
         ticket = next(self._tickets)
         finished: asyncio.Future[to.Finished] = self._loop.create_future()
         self._asked[ticket] = finished, on_progress or (lambda text: None)
+        self._count()
         self._tell(to.Asked(ticket, command))
         return finished
 
@@ -166,6 +167,11 @@ class Supervisor:
         finally:
             self._is_handling = False
         self._set_timer()
+
+    def _count(self) -> None:
+        """Before workers may be retired: over how long their clients are sent away depends on how many they are."""
+        for worker in self.owners().values():
+            self._tell(to.WorkerCounted(worker, self._hand_overs.connections_of(worker)))
 
     def _notice_a_pause(self) -> None:
         if self._due_at is not None:
@@ -283,6 +289,7 @@ class Supervisor:
             case Tell() | Answer():
                 self._on_tell(worker, process.slot, message)
             case Ready():
+                self._count()
                 self._tell(to.WorkerReady(worker))
             case Failed(reason):
                 self._tell(to.WorkerFailed(worker, reason))

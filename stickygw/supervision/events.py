@@ -89,6 +89,14 @@ class WorkerHeard:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerCounted:
+    """How many connections the worker has by the primary's own count, which is newer than any heartbeat's."""
+
+    worker: WorkerId
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerBlocked:
     """A worker's own watch says that its event loop stands still, and where."""
 
@@ -128,7 +136,7 @@ class Tick:
     """Time has passed: `Fleet.next_deadline` is here."""
 
 
-WorkerEvent = WorkerReady | WorkerFailed | WorkerHeard | WorkerBlocked | WorkerCutOff | WorkerGone
+WorkerEvent = WorkerReady | WorkerFailed | WorkerHeard | WorkerCounted | WorkerBlocked | WorkerCutOff | WorkerGone
 Event = Begun | Asked | StopAsked | WorkerEvent | Resumed | Tick
 
 

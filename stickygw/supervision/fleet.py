@@ -106,6 +106,8 @@ class Fleet:
                     member.failure = event.reason
             case to.WorkerHeard():
                 self._heard(member, event)
+            case to.WorkerCounted():
+                member.connections = event.connections
             case to.WorkerBlocked():
                 member.blocked_in = event.where
             case to.WorkerCutOff():

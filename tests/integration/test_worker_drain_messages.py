@@ -193,3 +193,22 @@ async def test_a_drain_ends_a_worker_that_is_not_ready(tmp_path: Path, valkey: V
         worker.send(Drain(20.0, 0.0))
         assert await worker.wait_end() == ExitCode.OK
         assert "app: on_stop" not in worker.log
+
+
+async def test_a_connection_is_closed_when_its_handler_is_done_for_which_it_waits_a_second_at_most(
+    worker: LoneWorker,
+) -> None:
+    async with worker.client() as quick, worker.client() as slow, worker.client() as idle:
+        await ask(quick, do="work", seconds=0.5)
+        await ask(slow, do="work", seconds=3.0)
+        worker.send(Drain(20.0, 0.0))
+        begun = time.monotonic()
+        closed = {}
+        for name, client in [("idle", idle), ("quick", quick), ("slow", slow)]:
+            assert (await close_of(client))[0] == 1012
+            closed[name] = time.monotonic() - begun
+        assert worker.log.count("app: work finished") == 1
+        assert closed["quick"] > 0.4, "its handler had half a second to go"
+        assert closed["slow"] > 0.9
+        assert await worker.wait_end() == ExitCode.OK
+    assert worker.log.count("app: work finished") == 2

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
@@ -16,110 +16,140 @@ from support.client import DEADLINE, Client, gather_bounded
 from support.gateway import Gateway
 from support.raw import get
 
-PAUSE_SECONDS = 0.4
-"""Between two bursts of one visitor: the gateway is loaded, not overloaded."""
+PAUSE_SECONDS = 2.0
+"""At most between two bursts of one visitor: the gateway is loaded, not overloaded."""
 
 BURST = 3
+"""Messages that are sent at once."""
+
+LONGEST_REQUEST_SECONDS = 10.0
+"""A plain request that takes longer hangs: many times what it takes on a busy machine."""
 
 
-@dataclass(slots=True)
 class Visitor:
-    """One client with a cookie. Between its openings it was closed with `closes`; `stays` is who it met.
+    """One client of the tally application: `stays` are the workers that it met, `closes` how it was closed since."""
 
-    Of the messages that it has `sent` on its connection, the gateway has `certainly` had so many: their pong came.
-    """
-
-    client: Client
-    stays: list[dict[str, Any]] = field(default_factory=list)
-    closes: list[int] = field(default_factory=list)
-    sent: int = 0
-    certainly: int = 0
-
-    async def arrive(self) -> None:
-        """Open a connection, and ask who serves it and what of this visitor is known there."""
-        await self.client.open()
-        who = await self.client.who()
-        said = who["fields"].get("said", 0)
-        assert self.certainly <= said <= self.sent, f"said {self.certainly} to {self.sent}, of which {said} count"
-        assert "out_of_order" not in who["fields"], who
-        self.sent = self.certainly = said
-        self.stays.append(who)
-
-    async def live(self, is_over: asyncio.Event) -> None:
-        """Talk, and when closed come back at once, until it `is_over`; then leave."""
-        while True:
-            try:
-                await self._talk(is_over)
-                await self.client.close()
-                return
-            except ConnectionClosed as closed:
-                self._was_closed(closed)
-            while True:
-                try:
-                    await self.arrive()
-                    break
-                except ConnectionClosed as closed:  # by a worker that began to drain in between
-                    self._was_closed(closed)
-
-    async def _talk(self, is_over: asyncio.Event) -> None:
-        while not is_over.is_set():
-            for _ in range(BURST):
-                self.sent += 1
-                await self.client.send({"say": self.sent})
-            async with asyncio.timeout(DEADLINE):
-                await (await self.client.connection.ping())
-            self.certainly = self.sent
-            await asyncio.sleep(PAUSE_SECONDS)
-
-    def _was_closed(self, closed: ConnectionClosed) -> None:
-        self.closes.append(closed.rcvd.code if closed.rcvd is not None else 1006)
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.client = Client(url)
+        self.stays: list[dict[str, Any]] = []
+        self.closes: list[int] = []
+        self._sent = 0
+        self._taken = 0
+        """Of those sent, so many has the gateway had before it said anything of closing: their pong came."""
 
     @property
     def slot(self) -> int:
         """Where it is."""
         return int(self.stays[-1]["slot"])
 
-
-@dataclass(slots=True)
-class Crowd:
-    """Many visitors at once, and plain requests beside them."""
-
-    visitors: list[Visitor]
-    requests: int = 0
-    slowest: float = 0.0
-
-    def __iter__(self) -> Iterator[Visitor]:
-        return iter(self.visitors)
-
     @property
-    def closes(self) -> Counter[int]:
-        """How often anybody was closed, by code."""
-        return Counter(code for visitor in self.visitors for code in visitor.closes)
+    def session(self) -> str:
+        """The session that it has, always the same."""
+        (session,) = {stay["session"] for stay in self.stays}
+        return str(session)
 
-    async def hammer(self, port: int, target: str, is_over: asyncio.Event) -> None:
-        """One plain request after the other, each on a connection of its own, until it `is_over`."""
+    async def arrive(self) -> None:
+        """Open a connection, and ask who serves it and what of this visitor is known there."""
+        await self.client.open()
+        who = await self.client.who()
+        self._check(who["fields"])
+        self.stays.append(who)
+
+    async def live(self, is_over: asyncio.Event) -> None:
+        """Talk, and when closed come back at once, until it `is_over`; then leave."""
+        is_here = True
+        while True:
+            try:
+                if not is_here:
+                    await self.arrive()
+                is_here = True
+                await self._talk(is_over)
+                await self.client.close()
+                return
+            except ConnectionClosed as closed:
+                if is_over.is_set():
+                    return
+                is_here = False
+                self.closes.append(closed.rcvd.code if closed.rcvd is not None else 1006)
+
+    async def in_another_tab(self) -> dict[str, Any]:
+        """Who serves a further connection with this visitor's cookie."""
+        tab = Client(self.url)
+        tab.cookie = self.client.cookie
+        async with tab:
+            return await tab.who()
+
+    async def _talk(self, is_over: asyncio.Event) -> None:
         while not is_over.is_set():
+            for _ in range(BURST):
+                self._sent += 1
+                await self.client.send({"say": self._sent})
+            async with asyncio.timeout(DEADLINE):
+                await (await self.client.connection.ping())
+            self._taken = self._sent
+            try:
+                async with asyncio.timeout(PAUSE_SECONDS * random.random()):  # all in their own step
+                    raise AssertionError(f"nobody asked, but {await self.client.connection.recv()!r} came")
+            except TimeoutError:
+                pass  # as it should be; an end would have been noticed at once
+
+    def _check(self, fields: dict[str, Any]) -> None:
+        """What the worker before had taken is handled; only a crash may lose some of it."""
+        said = fields.get("said", 0)
+        least = 0 if 1006 in self.closes[-1:] else self._taken
+        assert least <= said <= self._sent, f"{self._taken} to {self._sent} messages were taken, {said} were handled"
+        assert "out_of_order" not in fields, fields
+        self._sent = self._taken = said
+
+
+class Crowd:
+    """Many visitors at once, and plain requests beside them. Made by `crowd`."""
+
+    def __init__(self, gateway: Gateway, group: asyncio.TaskGroup) -> None:
+        self._gateway = gateway
+        self._group = group
+        self._is_over = asyncio.Event()
+        self.visitors: list[Visitor] = []
+        self.requests = 0
+
+    async def add(self, *paths: str) -> list[Visitor]:
+        """A visitor for each of `paths`, all of which have arrived and begin to talk."""
+        new = [Visitor(self._gateway.ws_url + path) for path in paths]
+        await gather_bounded(40, *(visitor.arrive() for visitor in new))
+        for visitor in new:
+            self._group.create_task(visitor.live(self._is_over))
+        self.visitors += new
+        return new
+
+    def hammer(self, target: str) -> None:
+        """Begin to send plain requests, one after the other, each on a connection of its own."""
+        self._group.create_task(self._hammer(target))
+
+    async def end(self) -> None:
+        """Let all leave, and the last requests be answered."""
+        self._is_over.set()
+        await gather_bounded(100, *(visitor.client.close() for visitor in self.visitors))
+
+    async def _hammer(self, target: str) -> None:
+        while not self._is_over.is_set():
             begun = time.monotonic()
-            answer = await get(port, target)
+            answer = await get(self._gateway.port, target)
             assert answer.status == 200, answer
             assert len(answer.body) == int(answer.get("Content-Length") or -1)
+            assert time.monotonic() - begun < LONGEST_REQUEST_SECONDS
             self.requests += 1
-            self.slowest = max(self.slowest, time.monotonic() - begun)
+
+
+def closes_of(visitors: Iterable[Visitor]) -> Counter[int]:
+    """How often any of them was closed, by code."""
+    return Counter(code for visitor in visitors for code in visitor.closes)
 
 
 @asynccontextmanager
-async def crowd(gateway: Gateway, count: int, *, plain: tuple[str, ...] = ()) -> AsyncIterator[Crowd]:
-    """`count` visitors that have arrived and talk, and requests for the paths in `plain`, until the context ends.
-
-    An error of any of them ends the context, and so the test.
-    """
-    people = Crowd([Visitor(Client(gateway.ws_url)) for _ in range(count)])
-    await gather_bounded(40, *(visitor.arrive() for visitor in people))
-    is_over = asyncio.Event()
+async def crowd(gateway: Gateway) -> AsyncIterator[Crowd]:
+    """Nobody yet. At the end of the context all leave; an error of any of them ends it, and so the test."""
     async with asyncio.TaskGroup() as group:
-        for visitor in people:
-            group.create_task(visitor.live(is_over))
-        for target in plain:
-            group.create_task(people.hammer(gateway.port, target, is_over))
+        people = Crowd(gateway, group)
         yield people
-        is_over.set()
+        await people.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from stickygw.apps.native.awaitables import DONE, Later
@@ -16,6 +17,9 @@ from stickygw.errors import ConnectionClosed
 from stickygw.sessions.session import Session
 from stickygw.types import ConnectionId
 from stickygw.wire.prepared import PreparedMessage
+
+BUSY_SECONDS = 1.0
+"""One that is sent away is closed after so long, even if its handler is still at work."""
 
 MAX_REASON_BYTES = 123
 """A close frame has 125 bytes, two of them the code (RFC 6455 §5.5)."""
@@ -152,6 +156,16 @@ class Connection:
         """Begin the closing handshake; what was received is still handled. TCP ends `within` seconds. Idempotent."""
         if self._websocket is not None:
             self._websocket.close(code, reason, within=within)
+
+    def send_away(self, code: int, reason: str, *, within: float) -> None:
+        """`shut`, but handlers that are at work may end first, if they do in `BUSY_SECONDS`.
+
+        So whoever comes back at once, to another worker, finds in the session what it has said here.
+        """
+        patience = min(BUSY_SECONDS, within / 2)
+        shut = partial(self.shut, code, reason, within=within - patience)
+        self._turns.when_idle(shut)
+        self._runtime.loop.call_later(patience, shut)
 
     def detach(self) -> None:
         """Its WebSocket is over: nothing watches or feeds it any more; which rooms it was in is remembered."""

@@ -119,7 +119,7 @@ class Runtime:
         """
 
         def close(connection: Connection) -> None:
-            connection.shut(code, reason, within=within)
+            connection.send_away(code, reason, within=within)
 
         self.tells.stop()
         self._draining = SpreadClosing(

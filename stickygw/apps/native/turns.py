@@ -53,6 +53,7 @@ class Turns:
         "_is_over",
         "_is_receiving",
         "_on_ended",
+        "_on_idle",
         "_received",
         "_runtime",
         "_waiter",
@@ -75,6 +76,7 @@ class Turns:
         self._is_receiving = False
         self._is_busy = False  # there is an owner
         self._is_over = False  # the last handler is done
+        self._on_idle: Callable[[], None] | None = None
         self.closed: ConnectionClosed | None = None
 
     async def open(self, websocket: WebSocket, data: bytes) -> None:
@@ -111,6 +113,8 @@ class Turns:
                     return self._runtime.app.codec.decode(self._take())
                 except DecodeError as error:
                     self._refuse_message(error)
+            if self._on_idle is not None:
+                self._on_idle()
             if self.closed is not None:
                 raise self.closed
             self._waiter = self._runtime.loop.create_future()
@@ -123,6 +127,14 @@ class Turns:
         """What was received and not handled yet is nobody's any more."""
         self._inbox.clear()
         self._inbox_bytes = 0
+
+    def when_idle(self, call: Callable[[], None]) -> None:
+        """Take no more messages; call `call` (idempotent) when those that are here are handled, the session written."""
+        self._on_idle = call
+        if not self._is_busy or self._waiter is not None:
+            call()
+        elif self._websocket is not None:
+            self._websocket.pause()
 
     def count_into(self, traffic: Traffic) -> None:
         """Add its messages so far, and those that wait."""
@@ -202,6 +214,8 @@ class Turns:
             handled += 1
             if handled % MESSAGES_PER_TURN == 0:
                 await NEXT_TURN
+        if self._on_idle is not None:
+            self._on_idle()
         if self.closed is not None and not self._is_over:
             await self._end(self.closed)
 
@@ -328,7 +342,7 @@ class Turns:
     def _take(self) -> str | bytes:
         message = self._inbox.popleft()
         self._inbox_bytes -= len(message)
-        if not self._inbox and self._websocket is not None and self._websocket.is_paused:
+        if not self._inbox and self._on_idle is None and self._websocket is not None and self._websocket.is_paused:
             self._websocket.resume()
         return message
 
