@@ -98,7 +98,9 @@ def main() -> None:
     for address in visitors(binds[0]):
         print(f"    {address}")
     print('Open it when the line "ready" is here; Ctrl-C ends everything.', flush=True)
-    command = [sys.executable, "-m", "stickygw.cli", "run", f"{CHAT}:app", "--workers", "2"]
+    # No access lines: who looks at the page is not to watch the terminal.
+    options = ["--workers", "2", "--set", "access_log=false"]
+    command = [sys.executable, "-m", "stickygw.cli", "run", f"{CHAT}:app", *options]
     for bind in binds:
         command += ["--bind", bind]
     os.execv(command[0], command)
