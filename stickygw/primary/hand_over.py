@@ -127,7 +127,7 @@ class HandOvers:
         """Whether the slot, which exists, gets nobody."""
         lane = self._slots[slot]
         lane.is_drained = is_drained
-        self._slots.has_changed(lane.slot)
+        self._slots.look(slot)
         if is_drained:
             self._send_elsewhere(lane)
 
@@ -136,8 +136,8 @@ class HandOvers:
         lane = self._slots[slot]
         lane.taker = self._takers[worker] = Taker(worker, slot, link, now=self._clock())
         lane.is_flush_due = False  # what was due was for the worker before
+        self._slots.look(slot)
         self._flush(lane)
-        self._slots.has_changed(lane.slot)
 
     def worker_is_down(self, worker: WorkerId) -> None:
         """The worker is gone, and all that it said has been told: what it left untaken goes to the slot's next one."""
@@ -151,6 +151,7 @@ class HandOvers:
         lane = self._slots.get(taker.slot)
         if lane is not None and lane.taker is taker:
             lane.taker = None
+            self._slots.look(lane.slot)
         left = list(taker.in_flight.values())
         for hand_over in left:
             self._answered(taker, hand_over.id)
@@ -158,14 +159,14 @@ class HandOvers:
             self._save(lane, hand_over)
         if lane is not None:
             self._flush(lane)
-            self._slots.has_changed(lane.slot)
+            lane.count()
 
     def heard(self, worker: WorkerId, load: Load) -> None:
         """The worker's event loop turns, and this is its load."""
         taker = self._takers.get(worker)
         if taker is not None:
             taker.heard_at, taker.load = self._clock(), load
-            self._slots.has_changed(taker.slot)
+            self._slots.look(taker.slot)
 
     def received(self, worker: WorkerId, message: Taken | Declined | Ended) -> None:
         """The worker said this about its connections."""
@@ -193,7 +194,7 @@ class HandOvers:
         for lane in self._slots:
             while lane.queue:
                 self._turn_away(lane.queue.popitem(last=False)[1], TurnedAway.STOPPING)
-            self._slots.has_changed(lane.slot)
+            lane.count()
 
     def close(self) -> None:
         """Close our copies of what is still in flight. Idempotent."""
@@ -218,7 +219,7 @@ class HandOvers:
             self._turn_away(hand_over, TurnedAway.STOPPING)
         elif lane.queue or not self._offer(lane, hand_over):
             self._queue(lane, hand_over)
-        self._slots.has_changed(lane.slot)
+        lane.count()
 
     def _offer(self, lane: Lane, hand_over: HandOver) -> bool:
         if not lane.send(hand_over):
@@ -237,7 +238,7 @@ class HandOvers:
                 taker.overdue.discard(identifier)
                 lane = self._slots.get(taker.slot)
                 if lane is not None and lane.taker is taker and lane.is_ready:
-                    self._slots.has_changed(lane.slot)
+                    lane.count()
                     self._flush(lane)  # those who came while it stalled
         return hand_over
 
@@ -245,7 +246,7 @@ class HandOvers:
         taker = hand_over.taker
         if taker is not None:
             taker.overdue.add(hand_over.id)
-            self._slots.has_changed(taker.slot)
+            self._slots.count(taker.slot)
 
     def _declined(self, taker: Taker, message: Declined) -> None:
         hand_over = self._answered(taker, message.id)
@@ -258,7 +259,7 @@ class HandOvers:
             self._send_or_queue(lane, hand_over)  # the slot has another worker now, or will have
         else:
             self._detour(hand_over)
-            self._slots.has_changed(taker.slot)
+            self._slots.count(taker.slot)
 
     def _queue(self, lane: Lane, hand_over: HandOver) -> None:
         if len(lane.queue) >= self._slot_queue:
@@ -313,7 +314,7 @@ class HandOvers:
             key = taker.taken.pop(identifier, None)
             if key is not None:
                 self._router.ended(key, taker.slot, now)
-        self._slots.has_changed(taker.slot)
+        self._slots.count(taker.slot)
 
     def _save(self, lane: Lane | None, hand_over: HandOver) -> None:
         """The worker that had the offer died. Wait for its successor, if nobody has read the head."""
@@ -341,7 +342,7 @@ class HandOvers:
         del lane.queue[hand_over.id]
         self._counters.add("hand_overs", "slot_wait")
         self._detour(hand_over)
-        self._slots.has_changed(lane.slot)
+        lane.count()
 
     def _detour(self, hand_over: HandOver) -> None:
         """Its slot could not take it: go to the runner-up, if there is one and it was not sent about too often."""

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from stickygw.primary.offered import HandOver
 from stickygw.primary.taker import Taker
-from stickygw.routing.router import SlotView
+from stickygw.routing.load import Load, SlotView
 from stickygw.types import HandOverId, Slot
 
 LEAST_SHARE = 0.05
@@ -15,7 +15,7 @@ LEAST_SHARE = 0.05
 class Lane:
     """The state of one slot. `taker` is its owner; None while it has no worker that has started."""
 
-    __slots__ = ("is_drained", "is_flush_due", "max_connections", "queue", "slot", "taker")
+    __slots__ = ("is_drained", "is_flush_due", "max_connections", "queue", "slot", "taker", "view")
 
     def __init__(self, slot: Slot, *, max_connections: int) -> None:
         self.slot = slot
@@ -26,6 +26,8 @@ class Lane:
         """Whether a call that offers what is queued is on its way."""
         self.queue: OrderedDict[HandOverId, HandOver] = OrderedDict()
         """Not offered yet: the worker restarts or stalls, or its link is full."""
+        self.view = SlotView(slot, is_ready=False, is_full=False, connections=0)
+        """What the router sees of it, as of the last `count` and `look`."""
 
     @property
     def connections(self) -> int:
@@ -42,23 +44,21 @@ class Lane:
         """Whether its worker takes connections now."""
         return self.taker is not None and not self.taker.overdue
 
-    def view(self, now: float, *, lag_limit: float, slow_start: float) -> SlotView:
-        """What the router is to see of it now."""
-        connections = self.connections
-        is_full = connections >= self.max_connections
-        taker = self.taker
-        if taker is None:
-            return SlotView(self.slot, False, is_full, connections, is_drained=self.is_drained)
-        return SlotView(
-            self.slot,
-            not taker.overdue,
-            is_full,
-            connections,
-            is_drained=self.is_drained,
-            is_lagging=taker.lag(now) > lag_limit,
-            share=_share(now - taker.ready_at, slow_start),
-            load=taker.load,
-        )
+    def count(self) -> None:
+        """Bring the view up to date, but for the worker's load. The hot part: twice for each connection."""
+        view, taker = self.view, self.taker
+        view.connections = connections = self.connections
+        view.is_full = connections >= self.max_connections
+        view.is_ready = taker is not None and not taker.overdue
+
+    def look(self, now: float, *, lag_limit: float, slow_start: float) -> None:
+        """Bring all of the view up to date."""
+        self.count()
+        view, taker = self.view, self.taker
+        view.is_drained = self.is_drained
+        view.is_lagging = taker is not None and taker.lag(now) > lag_limit
+        view.share = 1.0 if taker is None else _share(now - taker.ready_at, slow_start)
+        view.load = Load() if taker is None else taker.load
 
     def send(self, hand_over: HandOver) -> bool:
         """Offer it to the worker; False: there is none, it stalls, or its link is full."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 from stickygw.primary.lane import Lane
-from stickygw.routing.router import SlotView
+from stickygw.routing.load import SlotView
 from stickygw.types import Slot
 
 VIEW_SECONDS = 1.0
@@ -14,7 +14,7 @@ VIEW_SECONDS = 1.0
 
 
 class Slots:
-    """Each slot's lane, and views of all of them that are made anew only for lanes that have changed."""
+    """Each slot's lane. `views` are all of theirs, in the order of the slots, always as new as the lanes' own."""
 
     def __init__(self, *, max_connections: int, lag_limit: float, slow_start: float) -> None:
         self._max_connections = max_connections
@@ -22,8 +22,7 @@ class Slots:
         self._slow_start = slow_start
         self._loop = asyncio.get_running_loop()
         self._lanes: dict[Slot, Lane] = {}
-        self._views: dict[Slot, SlotView] = {}
-        self._changed: set[Lane] = set()
+        self.views: list[SlotView] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def __getitem__(self, slot: Slot) -> Lane:
@@ -38,43 +37,42 @@ class Slots:
 
     def open(self, slot: Slot) -> None:
         """The slot exists from now on."""
-        lane = self._lanes[slot] = Lane(slot, max_connections=self._max_connections)
-        self._see(lane, self._loop.time())  # at once, so that the views are in the order of the slots
+        self._lanes[slot] = Lane(slot, max_connections=self._max_connections)
+        self._list_views()
         if self._timer is None:
-            self._timer = self._loop.call_later(VIEW_SECONDS, self._see_all_again)
+            self._timer = self._loop.call_later(VIEW_SECONDS, self._look_again)
 
     def close(self, slot: Slot) -> Lane:
         """The slot does not exist any more. What was its lane."""
         lane = self._lanes.pop(slot)
-        self._changed.discard(lane)
-        self._views.pop(slot, None)
+        self._list_views()
         return lane
 
-    def has_changed(self, slot: Slot) -> None:
-        """The slot, if it exists, is not as its view shows it."""
+    def count(self, slot: Slot) -> None:
+        """The slot, if it exists, has more connections or fewer, or became ready or not."""
         lane = self._lanes.get(slot)
         if lane is not None:
-            self._changed.add(lane)
+            lane.count()
 
-    @property
-    def views(self) -> list[SlotView]:
-        """What the router is to see of the slots now."""
-        if self._changed:
-            now = self._loop.time()
-            for lane in self._changed:
-                self._see(lane, now)
-            self._changed.clear()
-        return list(self._views.values())
+    def look(self, slot: Slot) -> None:
+        """The slot, if it exists, has another worker, or that worker another load, or an operator changed it."""
+        lane = self._lanes.get(slot)
+        if lane is not None:
+            self._look(lane)
 
     def stop(self) -> None:
         """Views grow old from now on. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _see(self, lane: Lane, now: float) -> None:
-        self._views[lane.slot] = lane.view(now, lag_limit=self._lag_limit, slow_start=self._slow_start)
+    def _list_views(self) -> None:
+        self.views = [lane.view for lane in self._lanes.values()]
 
-    def _see_all_again(self) -> None:
+    def _look(self, lane: Lane) -> None:
+        lane.look(self._loop.time(), lag_limit=self._lag_limit, slow_start=self._slow_start)
+
+    def _look_again(self) -> None:
         # A worker grows up, or says nothing, without any event.
-        self._changed.update(self._lanes.values())
-        self._timer = self._loop.call_later(VIEW_SECONDS, self._see_all_again)
+        for lane in self:
+            self._look(lane)
+        self._timer = self._loop.call_later(VIEW_SECONDS, self._look_again)

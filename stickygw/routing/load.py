@@ -29,9 +29,9 @@ class Load:
 _NOT_HEARD_OF = Load()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SlotView:
-    """A slot that exists, at this moment.
+    """A slot that exists, at this moment. Whoever decides by it keeps none of it: it is brought up to date in place.
 
     `is_ready`: its worker takes connections. `is_full`: it is at its limit. `connections`: open ones and those on
     their way to it, so that many arrivals at once do not all see it empty. `is_drained`: an operator took it out of

@@ -127,16 +127,16 @@ class Runtime:
         )
 
     def close_all(self, code: int, reason: str, *, within: float) -> None:
-        """Close every connection with `code` now, and refuse new handshakes.
+        """Close every connection with `code` now, or when its handlers are done, and refuse new handshakes.
 
-        Clients have `within` seconds for their side of the closing handshake.
+        Handlers and the clients' side of the closing handshake have `within` seconds.
         """
         self.is_stopping = True
         self.tells.stop()
         if self._draining is not None:
             self._draining.cancel()
         for connection in tuple(self.connections):
-            connection.shut(code, reason, within=within)
+            connection.send_away(code, reason, within=within)
 
     async def finish(self) -> None:
         """Wait for the connections' ends and their handlers, then run ``on_stop``.

@@ -29,7 +29,8 @@ def lane(*, load: Load | None = None) -> Lane:
 
 def seen(what: Lane, after: float, *, lag_limit: float = 0.25, slow_start: float = 0.0) -> SlotView:
     """Its view `after` seconds."""
-    return what.view(READY_AT + after, lag_limit=lag_limit, slow_start=slow_start)
+    what.look(READY_AT + after, lag_limit=lag_limit, slow_start=slow_start)
+    return what.view
 
 
 @pytest.mark.parametrize(("lag", "is_lagging"), [(0.0, False), (0.25, False), (0.26, True)])
