@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.client import Client
-from support.gateway import running_gateway
+from support.gateway import Gateway, running_gateway
 from support.waiting import wait_until
 
 from stickygw.errors import ExitCode
@@ -67,6 +67,17 @@ async def test_a_call_that_never_ends_is_cut_in_the_stop(number: signal.Signals,
             assert time.monotonic() - asked < 10
         assert not is_alive(pid)
         assert "worker killed" not in gateway.log, "it ended by itself"
+
+
+def test_a_start_that_fails_does_not_wait_for_what_it_offloaded() -> None:
+    gateway = Gateway(f"{APPS / 'heavy.py'}:cannot_start", workers=1)
+    try:
+        gateway.launch()
+        assert gateway.wait() == ExitCode.TARGET
+        assert "TimeoutError" in gateway.log
+        assert "worker killed" not in gateway.log
+    finally:
+        gateway.close()
 
 
 async def test_no_stop_waits_for_a_thread() -> None:

@@ -17,6 +17,7 @@ from support.raw import Raw, parsed, upgrade
 from support.waiting import wait_until
 
 from stickygw.errors import ExitCode
+from stickygw.testing.processes import processes
 
 APPS = Path(__file__).parent / "apps"
 STOPPING = f"{APPS / 'stopping.py'}"
@@ -31,6 +32,11 @@ def end_of(gateway: Gateway, timeout: float = 20.0) -> tuple[int, str]:
     return code, gateway.log
 
 
+def processes_of(gateway: Gateway) -> set[int]:
+    """What still runs, in whatever session."""
+    return processes(gateway.directory.name)
+
+
 # Asked to stop
 
 
@@ -41,6 +47,7 @@ async def test_sigterm_lets_handlers_finish_and_tells_clients_when_to_come_back(
             await idle.ask(do="who")
             await half.send(upgrade()[:50])
             gateway.send_signal(signal.SIGTERM)
+            assert await busy.receive() == {"finished": "work"}
             for client in (busy, idle):
                 code, reason = await close_of(client.connection)
                 assert code == 1001
@@ -86,27 +93,62 @@ async def test_a_worker_that_crashes_at_its_end_is_named_and_shows_in_the_exit_c
         gateway.send_signal(signal.SIGTERM)
         code, log = await asyncio.to_thread(end_of, gateway)
         assert code == ExitCode.FORCED_STOP
-        assert re.search(r"ERROR +primary: .*slot=0.*3", log)
+        assert re.search(r"ERROR +primary .*slot=0.*3", log)
+
+
+WAITING = r"ERROR +worker 0 .*: cut at the stop: .*asked > wait_for_what_never_comes > Event.wait"
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "by", "said"),
     [
-        ("wait for ever", r"ERROR +worker 0: cut at the stop: .*asked > wait_for_what_never_comes > Event.wait"),
-        ("block for ever", r"ERROR +primary: worker killed slot=0"),
+        ("wait for ever", "SIGTERM", WAITING),
+        ("wait for ever", "command", WAITING),
+        (
+            "block for ever",
+            "SIGTERM",
+            r"WARNING +worker 0 .*: the event loop is blocked for \d\.\d s by asked \(stopping\.py:\d+\)\n"
+            r"(.*\n)*.*ERROR +primary .*: worker killed slot=0",
+        ),
     ],
+    ids=["waits", "waits, stopped by command", "blocks"],
 )
-async def test_a_handler_that_does_not_end_is_cut_at_stop_timeout_and_told(what: str, said: str) -> None:
-    async with running_gateway(f"{STOPPING}:app", "--set", "stop_timeout=1", workers=1) as gateway:
+async def test_a_handler_that_does_not_end_is_cut_at_stop_timeout_and_named(what: str, by: str, said: str) -> None:
+    async with running_gateway(f"{STOPPING}:app", "--set", "stop_timeout=2", workers=1) as gateway:
         async with Client(gateway.ws_url) as client:
             await client.ask(do=what)
             started = time.monotonic()
-            code = await asyncio.to_thread(gateway.stop)
+            if by == "command":
+                done = await asyncio.to_thread(gateway.command, "stop")
+                assert (done.returncode, done.stdout) == (ExitCode.FORCED_STOP, "")
+                assert "error: the gateway has stopped with FORCED_STOP: what had not ended" in done.stderr
+                assert processes_of(gateway) == set(), "whoever waits for the command may start the next one"
+                code = gateway.wait()
+            else:
+                code = await asyncio.to_thread(gateway.stop)
         assert code == ExitCode.FORCED_STOP
-        assert time.monotonic() - started < 10
+        assert 1.5 < time.monotonic() - started < 10
         _, log = end_of(gateway)
-    assert re.search(said, log)
+    assert re.search(said, log), log
     assert "Traceback" not in log
+
+
+async def test_the_stop_command_stops_as_sigterm_does_and_returns_when_all_is_gone() -> None:
+    async with running_gateway(f"{STOPPING}:app") as gateway:
+        async with Client(gateway.ws_url) as busy:
+            await busy.ask(do="work", seconds=0.5)
+            stopping = asyncio.create_task(asyncio.to_thread(gateway.command, "stop"))
+            assert await busy.receive() == {"finished": "work"}
+            assert (await close_of(busy.connection))[0] == 1001
+            done = await stopping
+        assert processes_of(gateway) == set()
+        assert (done.returncode, done.stdout) == (ExitCode.OK, "stopped\n")
+        assert done.stderr == "stopping: 1 connections\n"
+        code, log = await asyncio.to_thread(end_of, gateway)
+        assert code == ExitCode.OK
+        assert "app: work finished" in log
+        again = await asyncio.to_thread(gateway.command, "stop")
+        assert again.returncode == ExitCode.NO_GATEWAY
 
 
 async def test_sigint_ends_soon_whatever_handlers_do() -> None:

@@ -24,6 +24,7 @@ async def asked(conn: Connection, message: dict[str, Any]) -> None:
             if "leaves" in message:  # for where nobody can read what is printed
                 leave(message["leaves"])
             print("app: work finished", flush=True)
+            await conn.send({"finished": "work"})
         case "wait for ever":
             await conn.send({"started": "wait for ever"})
             await wait_for_what_never_comes()
