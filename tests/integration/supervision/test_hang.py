@@ -99,7 +99,8 @@ async def test_a_handler_that_spins_is_named_and_its_worker_replaced(gateway: Ga
         async with echoing(other) as took:
             begun = time.monotonic()
             await victim.connection.send("spin 600")
-            late = asyncio.create_task(serving(revisiting(victim)))  # while the loop stands still
+            tab = Client(gateway.ws_url, headers={"Cookie": str(victim.cookie)})
+            late = asyncio.create_task(serving(tab))  # while the loop stands still
             with pytest.raises(ConnectionClosed):
                 async with asyncio.timeout(DEADLINE):
                     await victim.connection.recv()
@@ -118,13 +119,6 @@ async def test_a_handler_that_spins_is_named_and_its_worker_replaced(gateway: Ga
         r'  File ".*spinning\.py", line \d+ in said\n',
         gateway.log,
     )
-
-
-def revisiting(client: Client) -> Client:
-    """The same visitor with another tab."""
-    tab = Client(client._url)
-    tab.cookie = client.cookie
-    return tab
 
 
 def assert_hung(gateway: Gateway, slot: int, where: str) -> None:
