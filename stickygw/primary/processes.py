@@ -23,6 +23,8 @@ class WatchedProcess:
         self.pid = pid
         self._child = child
         self._on_exit = on_exit
+        self.takes_session_along = False
+        """Whether, when it ends, what it has started and left in its process group is killed."""
         self._loop = asyncio.get_running_loop()
         self._pidfd = os.pidfd_open(pid)
         try:
@@ -48,12 +50,7 @@ class WatchedProcess:
         """SIGKILL it and whatever it started, if it leads a process group of its own (see `start_process`)."""
         if not self.is_alive:
             return
-        if self._child is not None:
-            # Not reaped yet, so neither its number nor its group's can be another's.
-            try:
-                os.killpg(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        self._kill_group()
         self.signal(signal.SIGKILL)
 
     def forget(self) -> None:
@@ -65,7 +62,17 @@ class WatchedProcess:
             if self._child is not None:
                 self._child.wait()
 
+    def _kill_group(self) -> None:
+        if self._child is not None:
+            # Not reaped yet, so neither its number nor its group's can be another's.
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
     def _exited(self) -> None:
+        if self.takes_session_along:
+            self._kill_group()
         self.forget()
         self._on_exit(None if self._child is None else self._child.returncode)
 

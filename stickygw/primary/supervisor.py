@@ -266,8 +266,7 @@ class Supervisor:
             case Order.TERMINATE:
                 process.signal(signal.SIGTERM)
             case Order.ABORT:
-                # The worker's faulthandler writes where it is, without its loop.
-                process.signal(signal.SIGABRT)
+                process.abort()
             case Order.KILL:
                 process.kill()
             case _:

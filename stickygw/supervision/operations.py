@@ -89,7 +89,7 @@ class Operations:
             spread = self._roster.spread(previous)
             operation.not_before = self._roster.now + spread
             if previous.connections:
-                text += f"; {previous.connections} connections come over within {spread:.1f} s"
+                text += f"; {_counted(previous.connections, 'connection')} to come over within {spread:.1f} s"
         self._progress(operation.ticket, text)
 
     def is_gone(self, member: Member, why: str) -> None:
@@ -137,7 +137,8 @@ class Operations:
         elif self._roster.slots[member.slot].owner is not None:
             operation.failure += "; the one before it serves on"
         if operation.kind is Kind.RELOAD:
-            operation.failure += f"; {replaced} of {operation.total} slots run generation {operation.generation}"
+            slots = _counted(operation.total, "slot")
+            operation.failure += f"; {replaced} of {slots} run generation {operation.generation}"
         if operation.kind is Kind.RECYCLE:
             self._recycle_not_before = self._roster.now + RECYCLE_AGAIN_SECONDS
 
@@ -159,7 +160,7 @@ class Operations:
     def _begin_reload(self, ticket: int) -> None:
         self._generation += 1
         todo = deque(record.slot for record in self._roster.wanted if not record.is_drained)
-        done = f"generation {self._generation} runs in {len(todo)} slots"
+        done = f"generation {self._generation} runs in {_counted(len(todo), 'slot')}"
         self.current = Operation(ticket, Kind.RELOAD, self._generation, todo, len(todo), done)
 
     def _begin_scale(self, ticket: int, slots: int) -> None:
@@ -223,3 +224,7 @@ class Operations:
 
     def _finish(self, ticket: int, text: str, *, is_well: bool, is_target_broken: bool = False) -> None:
         self._roster.actions.append(to.Finished(ticket, text, is_well, is_target_broken))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

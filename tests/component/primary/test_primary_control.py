@@ -140,13 +140,16 @@ async def test_the_status_tells_of_two_workers_in_a_slot_and_of_what_is_being_do
 async def test_the_status_tells_how_each_slot_is(short_dir: Path):
     script = """
     if configure.slot == 1:
+        while not os.path.exists(mark):  # before any worker is ready, it would end the gateway
+            time.sleep(0.01)
         say(Failed("slot 1 is cursed"))
         sys.exit(4)
     if configure.slot == 2:
         time.sleep(60)
     """
     async with commanded(short_dir, script, SERVE, slots=4) as commands:
-        await wait_until(lambda: commands.gateway.rig.view(3).is_ready)
+        await wait_until(lambda: commands.gateway.rig.view(0).is_ready and commands.gateway.rig.view(3).is_ready)
+        commands.gateway.mark.touch()
         await commands.do("drain", slot=3)
 
         async def is_backing_off() -> bool:

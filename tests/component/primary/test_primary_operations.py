@@ -84,7 +84,7 @@ async def test_what_the_old_worker_left_unread_is_served_by_the_new_one(short_di
         progress: list[str] = []
         reloading = gateway.supervisor.ask(to.Reload(), progress.append)
         await wait_until(lambda: gateway.generations() == [(0, 1), (0, 2)] and gateway.rig.view(0).connections == 0)
-        assert progress[0].startswith("slot 0: generation 2 is ready; 1 connections come over")  # no beat has told so
+        assert progress[0].startswith("slot 0: generation 2 is ready; 1 connection to come over")  # no beat has told so
         gateway.mark.touch()
         assert await client.read(6) == b"served"
         assert (await reloading).is_well

@@ -240,6 +240,23 @@ async def test_a_silent_worker_that_ignores_sigabrt_is_killed(short_dir: Path, c
     assert "worker killed slot=0: it did not end when it was asked to" in caplog.text
 
 
+async def test_a_silent_worker_is_ended_with_what_it_started(short_dir: Path):
+    script = f"""
+    if not os.path.exists(mark):
+        child = os.fork()
+        if child:
+            note(child)
+            say(Ready())
+        time.sleep(60)
+    say(Ready())
+    {SERVE.strip()}
+    """
+    async with supervised(short_dir, script, slots=1, heartbeat_timeout=0.3) as gateway:
+        await wait_until(lambda: gateway.events.gone)
+        child = int(gateway.notes()[0].split()[1])
+        await wait_until(lambda: not is_alive(child))
+
+
 async def test_a_worker_that_answers_no_offer_but_beats_is_left_alone(
     short_dir: Path, caplog: pytest.LogCaptureFixture
 ):

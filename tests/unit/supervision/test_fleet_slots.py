@@ -164,7 +164,7 @@ def test_a_reload_passes_a_drained_slot_by_and_its_restart_catches_up() -> None:
     world.ask(to.DrainSlot(Slot(1)))
     reload = world.ask(to.Reload())
     world.run(5.0)
-    assert result(world, reload) == to.Finished(reload, "generation 2 runs in 1 slots", is_well=True)
+    assert result(world, reload) == to.Finished(reload, "generation 2 runs in 1 slot", is_well=True)
 
     world.ask(to.RestartSlot(Slot(1)))
     world.run(5.0)
