@@ -107,7 +107,7 @@ class HandOvers:
             self._router.connected(route, self._clock()),
         )
         lane = self._slots[route.slot]
-        if lane.is_full or lane.is_drained:
+        if lane.view.is_full or lane.is_drained:
             # Full may stay full for hours, and so may drained: nobody waits for it.
             self._detour(hand_over)
         else:
@@ -222,7 +222,8 @@ class HandOvers:
         lane.count()
 
     def _offer(self, lane: Lane, hand_over: HandOver) -> bool:
-        if not lane.send(hand_over):
+        taker = lane.taker
+        if taker is None or not taker.offer(hand_over):
             return False
         if not self._is_stopping:
             self._answers.add(hand_over)

@@ -30,16 +30,6 @@ class Lane:
         """What the router sees of it, as of the last `count` and `look`."""
 
     @property
-    def connections(self) -> int:
-        """Those with its owner, and those on their way to it."""
-        return len(self.queue) + (self.taker.connections if self.taker is not None else 0)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it is at its limit."""
-        return self.connections >= self.max_connections
-
-    @property
     def is_ready(self) -> bool:
         """Whether its worker takes connections now."""
         return self.taker is not None and not self.taker.overdue
@@ -47,9 +37,14 @@ class Lane:
     def count(self) -> None:
         """Bring the view up to date, but for the worker's load. The hot part: twice for each connection."""
         view, taker = self.view, self.taker
-        view.connections = connections = self.connections
+        connections = len(self.queue)
+        if taker is None:
+            view.is_ready = False
+        else:
+            connections += len(taker.in_flight) + len(taker.taken)
+            view.is_ready = not taker.overdue
+        view.connections = connections
         view.is_full = connections >= self.max_connections
-        view.is_ready = taker is not None and not taker.overdue
 
     def look(self, now: float, *, lag_limit: float, slow_start: float) -> None:
         """Bring all of the view up to date."""
@@ -59,10 +54,6 @@ class Lane:
         view.is_lagging = taker is not None and taker.lag(now) > lag_limit
         view.share = 1.0 if taker is None else _share(now - taker.ready_at, slow_start)
         view.load = Load() if taker is None else taker.load
-
-    def send(self, hand_over: HandOver) -> bool:
-        """Offer it to the worker; False: there is none, it stalls, or its link is full."""
-        return self.taker is not None and self.taker.offer(hand_over)
 
 
 def _share(age: float, slow_start: float) -> float:
