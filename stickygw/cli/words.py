@@ -59,12 +59,22 @@ def printable(text: str) -> str:
 
 def as_json(facts: Any) -> str:
     """For ``--json``, and for payloads: what msgpack carries beyond JSON becomes text."""
-    return json.dumps(facts, indent=2, ensure_ascii=False, default=_text)
+    return json.dumps(_with_json_keys(facts), indent=2, ensure_ascii=False, default=_text)
 
 
 def as_json_line(payload: Any) -> str:
     """The same on one line."""
-    return json.dumps(payload, ensure_ascii=False, default=_text)
+    return json.dumps(_with_json_keys(payload), ensure_ascii=False, default=_text)
+
+
+def _with_json_keys(value: Any) -> Any:
+    """`json` gives what it does not know to ``default``, but not keys."""
+    if isinstance(value, dict):
+        return {
+            key if isinstance(key, str | int | float | None) else _text(key): _with_json_keys(inner)
+            for key, inner in value.items()
+        }
+    return [_with_json_keys(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _text(value: Any) -> str:

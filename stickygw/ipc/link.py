@@ -22,7 +22,7 @@ MAX_MESSAGES_PER_WAKE = 64
 
 _FD_BYTES = array.array("i").itemsize
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_FD_BYTES)
-# Received descriptors must not leak into children (RELIABILITY: recvmsg hands them over inheritable).
+# Received descriptors must not leak into children (recvmsg hands them over inheritable).
 _RECEIVE_FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 

@@ -246,7 +246,7 @@ def encode(message: Message) -> bytes:
 def decode(data: bytes) -> Message:
     """The message in `data`. Raises `LinkError` for anything that `encode` does not make."""
     try:
-        body = msgpack.unpackb(data)
+        body = msgpack.unpackb(data, strict_map_key=False)  # a report's maps may have numbers as keys
         kind = _TYPES[body[0]]
         arguments = body[1:]
         if len(arguments) != _FIELD_COUNTS[body[0]]:

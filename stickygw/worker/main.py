@@ -101,7 +101,7 @@ class Worker:
                 return self._fail(error)
             self._intake = Intake(self._link, runtime)
             heart = Heart(self._link, runtime, self._intake)
-            self._link.send(Ready())
+            self._say_ready()
             heart.start()
             log.debug("ready: slot %d, generation %d, pid %d", configure.slot, configure.generation, os.getpid())
             try:
@@ -140,11 +140,17 @@ class Worker:
             restore_own_logs()
         return runtime
 
+    def _say_ready(self) -> None:
+        # At once, or when the link has room: `on_start` may have filled it with what it tells others.
+        if not self._link.send(Ready()):
+            self._link.wait_writable(self._say_ready)
+
     def _fail(self, error: Exception) -> ExitCode:
         reason = str(error) if isinstance(error, OperatorError) else f"{type(error).__name__}: {error}"
         shown = error.__cause__ if isinstance(error, OperatorError) else error
         log.error("the application cannot start: %s", reason, exc_info=shown)
-        self._link.send(Failed(reason[:1000]))
+        # A file's name in it may have bytes that are not UTF-8.
+        self._link.send(Failed(reason[:1000].encode("utf-8", "backslashreplace").decode()))
         return ExitCode.TARGET
 
     def _received(self, message: Message, fd: int) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import json
 import re
 import signal
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from support.lone_worker import LoneWorker, lone_worker
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
 
-from stickygw.wire.link import Blocked
+from stickygw.errors import ExitCode
+from stickygw.wire.link import Blocked, Failed
 
 APP = f"{Path(__file__).parent / 'apps' / 'draining.py'}:app"
 
@@ -68,3 +70,35 @@ async def test_a_c_function_that_keeps_the_gil_shows_in_the_traceback_of_sigabrt
     handler = r'File ".*draining\.py", line \d+ in '
     assert re.search(rf"{handler}count_for_ever\n +{handler}asked", worker.log)
     assert "Fatal Python error: Aborted" in worker.log
+
+
+async def test_readiness_is_said_behind_a_link_that_on_start_has_filled(
+    tmp_path: Path, valkey: ValkeyServer, prefix: str
+) -> None:
+    (tmp_path / "full.py").write_text(
+        "from stickygw import App\napp = App()\n@app.on_start\ndef fill():\n"
+        "    for _ in range(8):\n        app.tell('x', bytes(60_000))\n"
+    )
+    async with lone_worker("full.py:app", tmp_path, redis=valkey.url, prefix=prefix) as worker:
+        _read_nothing_until(lambda: "ready: slot 0" in worker.log)
+        await worker.wait_ready()
+
+
+def _read_nothing_until(holds: Callable[[], bool]) -> None:
+    """Hold the event loop, and so the primary's end of the link."""
+    give_up = time.monotonic() + 30.0
+    while not holds():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+async def test_why_it_cannot_start_is_said_whatever_bytes_are_in_it(
+    tmp_path: Path, valkey: ValkeyServer, prefix: str
+) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from stickygw import App\napp = App()\n@app.on_start\ndef fail():\n"
+        "    raise RuntimeError('no file caf\\udce9')\n"
+    )
+    async with lone_worker("odd.py:app", tmp_path, redis=valkey.url, prefix=prefix) as worker:
+        assert await worker.wait_end() == ExitCode.TARGET
+    assert worker.all_said(Failed) == [Failed(r"RuntimeError: no file caf\udce9")]

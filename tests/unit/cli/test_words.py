@@ -55,4 +55,5 @@ def test_printable_text_is_printable_and_stays_what_it_was_if_it_already_is(text
 
 
 def test_payloads_that_are_no_json_are_shown_as_text() -> None:
+    assert as_json_line([{b"key": {b"\xff": 1}, None: 2}]) == '[{"key": {"\\\\xff": 1}, "null": 2}]'
     assert as_json_line({"raw": b"a\xff", 1: "é"}) == '{"raw": "a\\\\xff", "1": "é"}'
