@@ -83,7 +83,7 @@ class Link:
     def wait_writable(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, when a message can be sent again; never after `close()`.
 
-        Each call counts, and the callbacks come in the order of the calls: a caller has at most one waiting.
+        Each call counts, and the callbacks come in no certain order: a caller has at most one waiting.
         """
         if self.is_closed:
             return
@@ -104,9 +104,10 @@ class Link:
 
     def _writable(self) -> None:
         self._loop.remove_writer(self._sock.fileno())
-        # One that fills the link again waits anew, and so do those after it: each looks for itself.
+        # One that fills the link again waits anew, and so do those after it: each looks for itself. Who came first the
+        # last time comes last now, or one that always has something to say would keep all others silent.
         waiting, self._on_writable = self._on_writable, []
-        for callback in waiting:
+        for callback in reversed(waiting):
             if not self.is_closed:
                 callback()
 

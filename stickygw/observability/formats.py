@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from textwrap import indent
 from typing import Any
 
 from stickygw.observability.context import connection_id
@@ -39,7 +40,7 @@ def fields(**values: Any) -> dict[str, Any]:
 
 
 class TextFormat(logging.Formatter):
-    """``12:00:01.123 ERROR   worker 0 g1 [4711]: a handler raised connection=9f2c…``, its traceback below.
+    """``12:00:01.123 ERROR   worker 0 g1 [4711]: a handler raised connection=9f2c…``, its traceback below, indented.
 
     ``g1`` is the generation, the number in brackets the process id. What a client may have put into a message is
     escaped: it neither begins a line nor commands the terminal.
@@ -64,7 +65,8 @@ class TextFormat(logging.Formatter):
             *(f"{_escaped(str(name))}={_value(value)}" for name, value in values.items() if value is not None),
         ]
         below = _exception(self, record)
-        return " ".join(parts) + ("\n" + _UNSAFE_IN_LINES.sub(_escape, below) if below else "")
+        # Indented: an exception's own text may hold lines, and none of them is to look like a record.
+        return " ".join(parts) + (indent("\n" + _UNSAFE_IN_LINES.sub(_escape, below), "  ") if below else "")
 
 
 class JsonFormat(logging.Formatter):

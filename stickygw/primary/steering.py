@@ -36,7 +36,7 @@ class Steering:
 
     def scale_by(self, step: int) -> None:
         """Have so many slots more, or fewer."""
-        self._supervisor.ask(to.Scale(len(self._supervisor.fleet.slots) + step))
+        self._supervisor.ask(to.ScaleBy(step))
 
     def watch(self, folders: Iterable[Path], *, ignored: Iterable[Path]) -> None:
         """Reload whenever Python files in `folders` change, until `close`."""

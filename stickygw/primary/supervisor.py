@@ -106,6 +106,9 @@ class Supervisor:
         """Have `command` carried out; done with what became of it. Each of its steps has a deadline."""
         ticket = next(self._tickets)
         finished: asyncio.Future[to.Finished] = self._loop.create_future()
+        if self._is_closed:
+            finished.set_result(to.Finished(ticket, "the gateway has stopped", is_well=False))
+            return finished
         self._asked[ticket] = finished, on_progress or (lambda text: None)
         self._count()
         self._tell(to.Asked(ticket, command))
@@ -164,9 +167,9 @@ class Supervisor:
             while self._events:
                 for action in self.fleet.handle(self._events.popleft(), self._loop.time()):
                     self._carry_out(action)
-        finally:
+        finally:  # whatever a step met, the clock goes on
             self._is_handling = False
-        self._set_timer()
+            self._set_timer()
 
     def _count(self) -> None:
         """Before workers may be retired: over how long their clients are sent away depends on how many they are."""

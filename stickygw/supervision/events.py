@@ -23,6 +23,13 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
+class ScaleBy:
+    """Have `step` slots more than when it is begun, or fewer."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class DrainSlot:
     """Let a slot's worker close its connections and end, and start no other there until `RestartSlot`."""
 
@@ -36,7 +43,7 @@ class RestartSlot:
     slot: Slot
 
 
-Command = Reload | Scale | DrainSlot | RestartSlot
+Command = Reload | Scale | ScaleBy | DrainSlot | RestartSlot
 
 
 # --- what the fleet is told -------------------------------------------------------------------------------------------

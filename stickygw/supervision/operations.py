@@ -150,6 +150,8 @@ class Operations:
                 self._begin_reload(asked.ticket)
             case to.Scale(slots):
                 self._begin_scale(asked.ticket, slots)
+            case to.ScaleBy(step):
+                self._begin_scale(asked.ticket, len(self._roster.wanted) + step)
             case to.DrainSlot(slot):
                 self._begin_drain(asked.ticket, slot)
             case to.RestartSlot(slot):

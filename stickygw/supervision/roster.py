@@ -152,10 +152,11 @@ class Roster:
                 return self.now + self.limits.drain_timeout + CUT_SECONDS
             case State.STOPPING:
                 return self.stop_deadline
+            case State.ENDING if order is Order.TERMINATE or sign is Sign.CANNOT_START:
+                given_up = self.now + GIVING_UP_SECONDS
+                return given_up if self.stop is None else min(given_up, self.stop_deadline)
             case State.ENDING if sign is Sign.IS_STOPPED and member.deadline is not None:
                 return min(member.deadline, self.stop_deadline)
-            case State.ENDING if order is Order.TERMINATE or sign is Sign.CANNOT_START:
-                return self.now + GIVING_UP_SECONDS
             case State.ENDING:
                 return self.now + ENDING_SECONDS
             case _:

@@ -29,7 +29,7 @@ def gateway() -> Iterator[Gateway]:
         yield gateway
         # Every traceback is one that a test wanted.
         log = whole_log(gateway)
-        assert log.count("Traceback") == log.count("\nRuntimeError: on purpose")
+        assert log.count("Traceback") == log.count("\n  RuntimeError: on purpose")
 
 
 @asynccontextmanager

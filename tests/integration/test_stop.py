@@ -247,7 +247,7 @@ async def test_an_application_whose_on_start_raises_is_exit_code_4_with_its_trac
     assert code == ExitCode.TARGET
     assert "RuntimeError: the application's own reason" in log
     assert 'stopping.py", line' in log, "its traceback"
-    assert 'in start\n    raise RuntimeError("the application\'s own reason")' in log
+    assert 'in start\n      raise RuntimeError("the application\'s own reason")' in log
 
 
 async def test_an_application_that_cannot_be_imported_is_exit_code_4_with_its_traceback(tmp_path: Path) -> None:

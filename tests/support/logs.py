@@ -7,10 +7,13 @@ from support.waiting import wait_until
 
 
 async def logged(gateway: Gateway, first: str, last: str) -> str:
-    """Wait for a line with `first` in it and, behind it, a line that is `last`; both, and what is between them."""
+    """Wait for a line with `first` in it and, behind it, a line that is `last`; both, and what is between them.
+
+    Lines below a record, those of a traceback, count without their indentation.
+    """
 
     def found() -> str | None:
-        lines = gateway.log.splitlines()
+        lines = [line.removeprefix("  ") for line in gateway.log.splitlines()]
         start = next((number for number, line in enumerate(lines) if first in line), len(lines))
         if last not in lines[start:]:
             return None

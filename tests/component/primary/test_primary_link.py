@@ -24,8 +24,8 @@ async def test_all_who_wait_are_called_in_order_unless_the_link_is_closed(is_clo
         if is_closed_by_the_first:
             link.close()
 
-    link.wait_writable(first)
     link.wait_writable(lambda: called.append("second"))
+    link.wait_writable(first)  # whoever waits last is called first
     while True:
         try:
             theirs.recv(1 << 17)

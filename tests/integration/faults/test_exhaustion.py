@@ -13,7 +13,7 @@ from support.gateway import Gateway
 from support.observed import cpu_share, descriptors, quantile
 from support.raw import Raw, upgrade
 from support.waiting import wait_until
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 
 PROBE = f"{Path(__file__).parents[1] / 'apps' / 'probe.py'}:app"
 STORE_CONNECTIONS = 16
@@ -147,7 +147,15 @@ async def test_2_000_clients_dropped_at_once_are_all_back_on_their_slots() -> No
             os.kill(pid, signal.SIGKILL)
 
         async def comes_back(client: Client) -> float:
-            await client.open()
+            while True:
+                try:
+                    await client.open()
+                    break
+                except InvalidStatus as refused:
+                    if refused.response.status_code != 503:
+                        raise
+                    # A busy store: the answer says when to come again.
+                    await asyncio.sleep(float(refused.response.headers["Retry-After"]))
             answer = await client.who()
             assert answer["slot"] == before[client]["slot"]
             assert answer["session"] == before[client]["session"]

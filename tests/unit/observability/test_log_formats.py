@@ -145,7 +145,8 @@ def test_a_traceback_keeps_its_lines_and_nothing_else() -> None:
         made = record("raised", **failed(error))
     first, *below = text(made).split("\n")
     assert first.endswith(": raised")
-    assert (below[0], below[-2:]) == ("Traceback (most recent call last):", ["ValueError: a\\x1b[31m", "b"])
+    # Indented, so that no line of a message looks like a record.
+    assert (below[0], below[-2:]) == ("  Traceback (most recent call last):", ["  ValueError: a\\x1b[31m", "  b"])
     assert entry(made)["exception"].splitlines()[0] == "Traceback (most recent call last):"
 
 

@@ -136,6 +136,7 @@ class Judge:
             case to.CloseSlot(slot):
                 self.open.remove(slot)
                 self.drained.discard(slot)
+                self.budgets.pop(slot, None)  # if it comes again, it is another one
             case to.SetDrained(slot, is_drained):
                 (self.drained.add if is_drained else self.drained.discard)(slot)
             case to.Progress(ticket):
@@ -183,7 +184,8 @@ class Judge:
             case Order.TERMINATE:
                 assert not seen.has_had_slot
                 seen.is_ending = True
-                seen.ends_by = min(seen.ends_by, self.stop_by) if self.stop else self.now + GIVING_UP_SECONDS
+                given_up = self.now + GIVING_UP_SECONDS
+                seen.ends_by = min(given_up, self.stop_by) if self.stop else given_up
             case Order.ABORT:
                 assert self.now >= (seen.silent_by if seen.has_had_slot else seen.ends_by)
                 seen.is_ending, seen.ends_by, seen.silent_by = True, self.now + ENDING_SECONDS, inf

@@ -210,3 +210,11 @@ def test_a_slot_that_is_not_there_is_named(command: to.Command) -> None:
     world = serving(2)
     ticket = world.ask(command)
     assert result(world, ticket) == to.Finished(ticket, "there is no slot 7: there are 2, from 0", is_well=False)
+
+
+def test_steps_that_were_asked_for_at_once_add_up() -> None:
+    world = serving(1)
+    tickets = [world.ask(to.ScaleBy(1)) for _ in range(3)]
+    world.run(10.0)
+    assert [record.slot for record in world.fleet.slots] == [0, 1, 2, 3]
+    assert all(finished.is_well for ticket in tickets if (finished := result(world, ticket)) is not None)
