@@ -1,4 +1,4 @@
-"""``python -m benchmarks [openings] [echo] [blocked]``: run, print, keep the figures in ``benchmarks/results/``."""
+"""``python -m benchmarks [NAME] …``: run, print, keep the figures in ``benchmarks/results/``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results"
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the gateway of the integration tests
 
-from benchmarks import blocked, echo, openings  # noqa: E402
+from benchmarks import blocked, cpu_bound, echo, openings  # noqa: E402
 from benchmarks.measure import circumstances  # noqa: E402
 
-BENCHMARKS = {"openings": openings.run, "echo": echo.run, "blocked": blocked.run}
+BENCHMARKS = {"openings": openings.run, "echo": echo.run, "blocked": blocked.run, "cpu_bound": cpu_bound.run}
 
 
 def main() -> None:

@@ -23,6 +23,8 @@ from stickygw.testing import Gateway
 
 HERE = Path(__file__).resolve().parent
 APP = f"{HERE / 'app.py'}:app"
+IN_TURNS = ("--first-visit", "round_robin", "--set", "slow_start=0")
+"""As many clients on each worker, from the first moment on."""
 CLIENTS_PER_WORKER = 4
 """So many that a worker hardly ever waits for one, and so few that they cost nothing."""
 
@@ -199,7 +201,7 @@ def main() -> None:
             print("This process may use 1 CPU only: a second worker has nothing to gain here.\n")
         else:
             print(f"{CLIENTS_PER_WORKER * workers} clients, one message outstanding each; {workers} CPUs.\n")
-            with Gateway(APP, "--first-visit", "round_robin", workers=workers) as many:
+            with Gateway(APP, *IN_TURNS, workers=workers) as many:
                 best = measured(one, many, limit, workers=workers, seconds=options.seconds, rounds=options.rounds)
             show_clustering(best, workers, options.rounds)
         show_offload(one, limit, options.seconds)

@@ -53,18 +53,3 @@ def test_one_cpu_has_nothing_to_gain_and_is_told_so() -> None:
     assert "This process may use 1 CPU only: a second worker has nothing to gain here." in said
     assert "speed-up" not in said
     assert "app.offload" in said
-
-
-@pytest.mark.long
-@pytest.mark.timeout(400)
-@needs_two_cpus
-def test_workers_keep_what_bare_processes_gain() -> None:
-    for _ in range(5):
-        said = compared()
-        if "Other programs are busy" not in said:
-            break
-    else:
-        pytest.skip("other programs were busy all the time")
-    found = KEPT.search(said)
-    assert found is not None
-    assert float(found[3]) >= 0.95
