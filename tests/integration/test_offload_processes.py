@@ -21,7 +21,7 @@ def is_alive(pid: int) -> bool:
     """Whether a process runs; one that is dead and not reaped yet does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before, or while it was read
         return False
 
 
