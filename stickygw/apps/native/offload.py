@@ -20,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextvars import copy_context
 from functools import partial
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 from stickygw.errors import OffloadFull
@@ -136,6 +137,8 @@ class _Processes:
 
     def start(self, packed: bytes) -> Future[Any]:
         """Run what `_packed` gave in one of the processes."""
+        if self._pool is not None and not _are_alive(self._pool):
+            self.stop()  # the pool's own thread may not have noticed yet, and would fail this call too
         try:
             return self._built().submit(_run, packed)
         except BrokenProcessPool:
@@ -147,7 +150,7 @@ class _Processes:
         if self._pool is None:
             return
         pool, self._pool = self._pool, None
-        running = tuple((pool._processes or {}).values())  # `kill_workers` is public, from Python 3.14 on
+        running = _processes_of(pool)
         pool.shutdown(wait=False, cancel_futures=True)
         for process in running:
             process.kill()
@@ -157,6 +160,14 @@ class _Processes:
             spawn = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self._size, mp_context=spawn, initializer=_begin)
         return self._pool
+
+
+def _processes_of(pool: ProcessPoolExecutor) -> tuple[BaseProcess, ...]:
+    return tuple((pool._processes or {}).values())  # no public way before Python 3.14's `kill_workers`
+
+
+def _are_alive(pool: ProcessPoolExecutor) -> bool:
+    return all(process.is_alive() for process in _processes_of(pool))
 
 
 def _start_thread(call: Callable[[], Any]) -> Future[Any]:
