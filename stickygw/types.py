@@ -1,4 +1,4 @@
-"""The identifiers that must not be mixed up, as types of their own."""
+"""The identifiers that must not be mixed up, as types of their own, and how many slots there are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import NewType
 
 Slot = NewType("Slot", int)
 """A worker's number, 0 … N-1. A slot outlives the process in it; clients belong to slots, not to pids."""
+
+MAX_SLOTS = 1024
+"""The most slots that a gateway has."""
 
 SessionId = NewType("SessionId", str)
 """128 random bits, 32 lowercase hex digits."""

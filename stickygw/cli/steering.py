@@ -12,14 +12,14 @@ import click
 
 from stickygw.cli.gateway import on_gateway
 from stickygw.cli.words import printable
-from stickygw.config.settings import MAX_WORKERS
 from stickygw.errors import CommandError, ExitCode
 from stickygw.ipc.control_client import ControlClient
+from stickygw.types import MAX_SLOTS
 
 EXIT_SECONDS = 10.0
 """After its last word a gateway is gone at once; so long it is waited for."""
 
-SLOT = click.IntRange(min=0, max=MAX_WORKERS - 1)
+SLOT = click.IntRange(min=0, max=MAX_SLOTS - 1)
 
 
 @click.command()
@@ -33,7 +33,7 @@ def reload(gateway: ControlClient) -> None:
 
 
 @click.command()
-@click.argument("slots", metavar="N", type=click.IntRange(min=1, max=MAX_WORKERS))
+@click.argument("slots", metavar="N", type=click.IntRange(min=1, max=MAX_SLOTS))
 @on_gateway
 def scale(gateway: ControlClient, slots: int) -> None:
     """Have N slots; with fewer than now, the highest drain."""

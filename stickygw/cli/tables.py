@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stickygw.cli.words import count, delay, duration, printable, size
+from stickygw.observability.words import counted
 from stickygw.wire.status import SlotStatus, Status, WorkerStatus
 
 SILENT_SECONDS = 3.0
@@ -49,8 +50,8 @@ def head(status: Status) -> list[Text]:
         Text(printable(f"{' '.join(status['addresses'])}  {status['runtime_dir']}")),
         Text.assemble(
             (status["state"], "green" if status["state"] == "running" else "bold yellow"),
-            f"  gen {status['generation']}  {_many(status['slots'], 'slot')}"
-            f"  {_many(status['connections'], 'connection')}  {status['pending']} pending"
+            f"  gen {status['generation']}  {counted(status['slots'], 'slot')}"
+            f"  {counted(status['connections'], 'connection')}  {status['pending']} pending"
             f"  {each_second} in/s  {sent} out/s",
         ),
     ]
@@ -98,7 +99,7 @@ def _back_off(slot: SlotStatus) -> str:
     seconds = slot["next_start_in"]
     when = "" if seconds is None else f", again in {delay(seconds)}"
     why = "" if slot["last_failure"] is None else f": {slot['last_failure']}"
-    return f"{_many(slot['restarts'], 'restart')}{when}{why}"
+    return f"{counted(slot['restarts'], 'restart')}{when}{why}"
 
 
 def _worker(worker: WorkerStatus) -> list[Text]:
@@ -138,7 +139,3 @@ def _counters(status: Status) -> list[Text]:
 
 def _pairs(worker: WorkerStatus) -> str:
     return " ".join(f"{name}={value}" for name, value in worker["report"].items())
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -56,6 +56,9 @@ def _cookie(option: str | None) -> str | None:
 
 def _address(option: str | None) -> str | None:
     try:
-        return None if option is None else str(ipaddress.ip_address(option))
+        address = None if option is None else ipaddress.ip_address(option)
     except ValueError:
         raise click.UsageError(f"--ip: {option!r} is no IP address") from None
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address  # as clients that proxies name so are known
+    return None if address is None else str(address)

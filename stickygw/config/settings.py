@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from stickygw.types import MAX_SLOTS
+
 
 def _listed(value: Any) -> Any:
     """A list written as one text, as a variable has to: a JSON array, or entries with commas between them."""
@@ -30,7 +32,6 @@ _Entry = TypeVar("_Entry")
 Listed = Annotated[tuple[_Entry, ...], BeforeValidator(_listed)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Bytes = Annotated[int, Field(gt=0, le=1 << 30)]
-MAX_WORKERS = 1024
 
 
 class _Section(BaseModel):
@@ -96,7 +97,7 @@ class Settings(_Section):
         min_length=1,
         description=("Addresses to listen on: HOST:PORT, [IPv6]:PORT or unix:/path. Port 0 lets the system choose."),
     )
-    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] | Literal["auto", "auto-1"] = Field(
+    workers: Annotated[int, Field(ge=1, le=MAX_SLOTS)] | Literal["auto", "auto-1"] = Field(
         default="auto",
         description=(
             'Worker processes, each with a slot of its own; "auto": one for each CPU this process may use, by its '

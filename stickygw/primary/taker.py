@@ -6,9 +6,7 @@ from stickygw.ipc.link import Link
 from stickygw.primary.offered import HandOver
 from stickygw.routing.load import Load
 from stickygw.types import HandOverId, Slot, WorkerId
-
-HEARTBEAT_SECONDS = 1.0
-"""A worker whose event loop turns is heard so often."""
+from stickygw.wire.link import HEARTBEAT_SECONDS
 
 
 class Taker:

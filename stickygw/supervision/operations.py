@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Iterator
 from typing import assert_never
 
+from stickygw.observability.words import counted
 from stickygw.supervision import events as to
 from stickygw.supervision.member import Member
 from stickygw.supervision.operation import Kind, Operation
 from stickygw.supervision.roster import Roster
-from stickygw.types import Slot
+from stickygw.types import MAX_SLOTS, Slot
 
-MAX_SLOTS = 1024
 MAX_WAITING_COMMANDS = 8
 """Commands that may wait for the operation that is under way; more are refused."""
 
@@ -89,7 +89,7 @@ class Operations:
             spread = self._roster.spread(previous)
             operation.not_before = self._roster.now + spread
             if previous.connections:
-                text += f"; {_counted(previous.connections, 'connection')} to come over within {spread:.1f} s"
+                text += f"; {counted(previous.connections, 'connection')} to come over within {spread:.1f} s"
         self._progress(operation.ticket, text)
 
     def is_gone(self, member: Member, why: str) -> None:
@@ -133,11 +133,11 @@ class Operations:
             for slot in operation.added:
                 if slot in self._roster.slots:
                     operation.leaving |= self._roster.remove(self._roster.slots[slot])
-            operation.failure += f"; there are {len(self._roster.wanted)} slots as before"
+            operation.failure += f"; the gateway has {counted(len(self._roster.wanted), 'slot')} as before"
         elif self._roster.slots[member.slot].owner is not None:
             operation.failure += "; the one before it serves on"
         if operation.kind is Kind.RELOAD:
-            slots = _counted(operation.total, "slot")
+            slots = counted(operation.total, "slot")
             operation.failure += f"; {replaced} of {slots} run generation {operation.generation}"
         if operation.kind is Kind.RECYCLE:
             self._recycle_not_before = self._roster.now + RECYCLE_AGAIN_SECONDS
@@ -162,7 +162,7 @@ class Operations:
     def _begin_reload(self, ticket: int) -> None:
         self._generation += 1
         todo = deque(record.slot for record in self._roster.wanted if not record.is_drained)
-        done = f"generation {self._generation} runs in {_counted(len(todo), 'slot')}"
+        done = f"generation {self._generation} runs in {counted(len(todo), 'slot')}"
         self.current = Operation(ticket, Kind.RELOAD, self._generation, todo, len(todo), done)
 
     def _begin_scale(self, ticket: int, slots: int) -> None:
@@ -226,7 +226,3 @@ class Operations:
 
     def _finish(self, ticket: int, text: str, *, is_well: bool, is_target_broken: bool = False) -> None:
         self._roster.actions.append(to.Finished(ticket, text, is_well, is_target_broken))
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -137,9 +137,13 @@ class Failed:
     reason: str
 
 
+HEARTBEAT_SECONDS = 1.0
+"""How often a worker sends a `Heartbeat`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Sent every second while the event loop turns.
+    """Sent every `HEARTBEAT_SECONDS` while the event loop turns.
 
     `lag`: the longest that the loop was late, in seconds, since the last one. `served`: connections taken so far;
     `queued`: messages that wait for a handler or a slow client now; `received`, `sent`: messages so far. `cpu`: of one

@@ -8,11 +8,9 @@ import time
 from stickygw.apps.native.runtime import Runtime
 from stickygw.ipc.link import Link
 from stickygw.observability.memory import resident_bytes
-from stickygw.wire.link import Heartbeat
+from stickygw.wire.link import HEARTBEAT_SECONDS, Heartbeat
 from stickygw.worker.intake import Intake
 from stickygw.worker.loop_watch import LoopWatch
-
-BEAT_SECONDS = 1.0
 
 TICK_SECONDS = 0.1
 """How often the loop's lateness is measured. What it does in between for less than this may go unseen."""
@@ -61,7 +59,7 @@ class Heart:
         """Begin, with the first beat in a second."""
         now = self._loop.time()
         self._pulse.begin(now, time.process_time())
-        self._beat_at = now + BEAT_SECONDS
+        self._beat_at = now + HEARTBEAT_SECONDS
         self._wait(now)
         self._watch.start()
 
@@ -82,7 +80,7 @@ class Heart:
         self._watch.turned()
         self._pulse.tick(due, now)
         if now >= self._beat_at:
-            self._beat_at = now + BEAT_SECONDS
+            self._beat_at = now + HEARTBEAT_SECONDS
             self._beat(now)
 
     def _beat(self, now: float) -> None:

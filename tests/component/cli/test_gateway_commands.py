@@ -135,6 +135,12 @@ async def test_why_of_a_first_visit_names_no_slot_where_chance_decides(primary, 
     assert (wrong.code, "'localhost' is no IP address" in wrong.err) == (ExitCode.USAGE, True)
 
 
+async def test_an_address_is_asked_for_as_the_gateway_knows_it(primary, short_dir: Path) -> None:
+    for written in ("::ffff:192.0.2.7", "192.0.2.7"):
+        await stickygw(short_dir, "why", "--ip", written)
+    assert [asked["ip"] for asked in primary.asked("why")] == ["192.0.2.7"] * 2
+
+
 # Steering
 
 

@@ -80,7 +80,7 @@ async def link() -> Link:
 @pytest.fixture
 async def heart(app_client: StartClient, link: Link, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("stickygw.worker.heart.TICK_SECONDS", 0.01)
-    monkeypatch.setattr("stickygw.worker.heart.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("stickygw.worker.heart.HEARTBEAT_SECONDS", 0.05)
     client = await app_client(App())
     client.runtime.tells.report = {"games": 17}
     heart = Heart(link, client.runtime, Intake(link, client.runtime))  # type: ignore[arg-type]

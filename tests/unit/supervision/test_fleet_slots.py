@@ -42,7 +42,7 @@ def test_a_failed_scale_up_takes_all_new_slots_back() -> None:
     failed = result(world, ticket)
     assert failed is not None
     assert failed.is_target_broken
-    assert failed.text.endswith("; there are 1 slots as before")
+    assert failed.text.endswith("; the gateway has 1 slot as before")
 
 
 def test_scaling_down_closes_and_drains_the_highest() -> None:
