@@ -11,12 +11,12 @@ import pytest
 from support.client import Client
 from support.gateway import Gateway
 from support.logs import whole_log
+from support.observed import is_held
 from support.raw import Answer, Raw, exchange, get, head, parsed
+from support.waiting import wait_until
 
 APPS = Path(__file__).parent / "apps"
 BIG = os.urandom(1024) * 5 * 1024
-LINGER_SECONDS = 2.0
-"""So long the gateway waits for a client to take the last bytes, before it leaves the rest to the kernel."""
 
 
 @pytest.fixture(scope="module")
@@ -182,11 +182,12 @@ async def test_an_absolute_path_inside_the_target_leads_nowhere_else(gateway: Ga
 async def test_a_slow_reader_gets_the_whole_file(gateway: Gateway) -> None:
     async with Raw(gateway.port, receive_buffer=16 * 1024) as raw:
         await raw.send(head("GET", "/big.bin"))
-        data = b""
+        data = await raw.receive(32 * 1024)
+        assert is_held(gateway.port, raw.port)
         while len(data) < len(BIG) // 2:
             data += await raw.receive(32 * 1024)
-        # Longer than the gateway lingers: what the kernel has by then has to arrive all the same.
-        await asyncio.sleep(LINGER_SECONDS * 1.25)
+        # The gateway lingers, and leaves the rest to the kernel: that has to arrive all the same.
+        await wait_until(lambda: not is_held(gateway.port, raw.port))
         while piece := await raw.receive(32 * 1024):
             data += piece
     answer = parsed(data)
@@ -242,8 +243,9 @@ async def test_who_still_sends_after_the_answer_is_not_reset(gateway: Gateway) -
         await raw.send(head("POST", "/", fields=[("Content-Length", "300000")]))
         assert (await raw.answer()).status == 426
         for _ in range(3):
-            await asyncio.sleep(0.1)  # well within the time that the gateway lingers
-            await raw.send(b"x" * 100_000)  # a reset would raise
+            await asyncio.sleep(0.1)  # a slow sender, well within the time that the gateway lingers
+            await raw.send(b"x" * 100_000)
+            await raw.wait_arrived()  # a reset would raise
 
 
 async def test_a_chunked_body_gets_the_whole_answer(gateway: Gateway) -> None:

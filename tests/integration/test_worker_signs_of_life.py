@@ -1,6 +1,5 @@
 """What a worker process says of itself: heartbeats, who blocks its loop, and a traceback when it is ended for that."""
 
-import asyncio
 import json
 import re
 import signal
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.lone_worker import LoneWorker, lone_worker
+from support.observed import cpu_seconds
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
 
@@ -60,9 +60,9 @@ async def test_a_handler_that_blocks_the_loop_is_named_while_it_does(worker: Lon
 async def test_a_c_function_that_keeps_the_gil_shows_in_the_traceback_of_sigabrt(worker: LoneWorker) -> None:
     async with worker.client() as client:
         await client.send(json.dumps({"do": "keep the GIL"}))
-        await client.recv()
-        beats = len(worker.beats)
-        await asyncio.sleep(2.5)  # the silence is what this is about
+        await worker.wait_log("app: keeping the GIL")
+        beats, busy = len(worker.beats), cpu_seconds(worker.pid)
+        await wait_until(lambda: cpu_seconds(worker.pid) >= busy + 2.5, seconds=60)  # at it all the time, and silent
         assert len(worker.beats) <= beats + 1
         assert worker.all_said(Blocked) == [], "the watch, too, is silent"
         worker.signal(signal.SIGABRT)

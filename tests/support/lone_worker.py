@@ -51,6 +51,11 @@ class LoneWorker:
         self.is_cut_off = True
 
     @property
+    def pid(self) -> int:
+        """Its process's number."""
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What it has printed and logged so far."""
         return self._log.read_text()

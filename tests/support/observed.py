@@ -1,4 +1,4 @@
-"""What the operating system knows of a process: CPU time, memory, descriptors."""
+"""What the operating system knows of a process: CPU time, memory, descriptors, sockets."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ def cpu_seconds(pid: int) -> float:
 def descriptors(pid: int) -> int:
     """How many descriptors it has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def is_held(local_port: int, remote_port: int) -> bool:
+    """Whether a process holds the TCP socket at `local_port`. For one that was closed, the kernel alone goes on."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ports = [f"{port:04X}" for port in (local_port, remote_port)]
+    return any([row[1][-4:], row[2][-4:]] == ports and row[9] != "0" for row in rows)
 
 
 async def cpu_share(pid: int, seconds: float) -> float:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import json
+import os
 import socket
 import struct
+import termios
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from websockets.frames import Frame, Opcode
+
+from support.waiting import wait_until
 
 DEADLINE = 20.0
 """Seconds for one answer; many times what it takes."""
@@ -114,6 +119,16 @@ class Raw:
             return self._sock.send(data)
         except BlockingIOError:
             return 0
+
+    async def wait_arrived(self) -> None:
+        """Return when the other side's kernel has all that was sent. A reset raises an `OSError`."""
+
+        def is_all_there() -> bool:
+            if error := self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(error, os.strerror(error))
+            return not any(fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4)))
+
+        await wait_until(is_all_there, seconds=DEADLINE)
 
     def finish(self) -> None:
         """Say that nothing more will be sent (FIN); to nobody, if the other side has reset the connection."""

@@ -77,6 +77,11 @@ async def restarted(server: ValkeyServer, *nodes: Node) -> None:
     await wait_until(lambda: all(node.bridge.is_connected for node in nodes))
 
 
+async def in_a_pipeline(node: Node) -> None:
+    """Return when what `node` has published is on its way to the server."""
+    await wait_until(lambda: node.bridge._publisher._unanswered and not node.bridge._publisher._queue)
+
+
 # Restart
 
 
@@ -184,7 +189,9 @@ async def test_a_pause_that_nobody_notices_loses_nothing(own_valkey: ValkeyServe
     await b.bridge.subscribe("room")
     own_valkey.pause()
     a.publish("during")
-    await asyncio.sleep(0.3)
+    await in_a_pipeline(a)
+    await asyncio.sleep(publishing.PIPELINE_SECONDS * 0.3)  # time itself is under test: so long nobody minds
+    assert b.received == []
     own_valkey.resume()
     await wait_until(lambda: b.received == ["during"])
     assert a.lost() == {}
@@ -304,7 +311,7 @@ async def test_the_queue_is_bounded_in_bytes_until_they_are_answered(
     own_valkey.pause()
     big = "x" * 400_000
     a.publish(big)
-    await asyncio.sleep(0.05)  # it is in a pipeline now, and still counts
+    await in_a_pipeline(a)  # and still counts
     a.publish(big, big)
     assert a.lost() == {"queue_full": 1}
     own_valkey.resume()

@@ -55,12 +55,18 @@ async def publisher(connection: Connection) -> AsyncIterator[Publisher]:
     await publisher.stop()
 
 
-async def test_who_waits_for_what_was_sent_is_done_though_more_was_published(
-    publisher: Publisher, connection: Connection
-) -> None:
+@pytest.fixture
+async def sent(publisher: Publisher, connection: Connection) -> asyncio.Task[None]:
+    """Somebody who waits for what was sent: one message, which is on its way."""
     publisher.publish(b"mine", b"x")
-    sent = asyncio.create_task(publisher.wait_sent())
+    waiting = asyncio.create_task(publisher.wait_sent())
     await wait_until(lambda: connection.pipelines == 1)
+    return waiting
+
+
+async def test_who_waits_for_what_was_sent_is_done_though_more_was_published(
+    publisher: Publisher, connection: Connection, sent: asyncio.Task[None]
+) -> None:
     publisher.publish(b"another's", b"x")
     connection.answer(0)
     async with asyncio.timeout(0.5):  # half of what the other's pipeline has for its answer
@@ -85,11 +91,8 @@ async def test_who_waits_for_what_was_sent_waits_for_the_last_of_it(
 
 
 async def test_who_waits_for_what_was_sent_is_done_when_it_is_lost(
-    publisher: Publisher, connection: Connection
+    publisher: Publisher, connection: Connection, sent: asyncio.Task[None]
 ) -> None:
-    publisher.publish(b"mine", b"x")
-    sent = asyncio.create_task(publisher.wait_sent())
-    await wait_until(lambda: connection.pipelines == 1)
     connection.answer(ConnectionResetError("the store is gone"))
     async with asyncio.timeout(0.5):
         await sent

@@ -203,7 +203,7 @@ async def test_a_client_that_asks_nothing_is_closed_but_not_one_that_asks_now_an
         while not silent_end.done():
             regular.ask("tell")
             assert await regular.reply() == Result({"told": 4})
-            await asyncio.sleep(0.05)
+            await asyncio.wait({silent_end}, timeout=0.05)
         assert silent_end.result() is None
         regular.ask("tell")
         assert await regular.reply() == Result({"told": 4})

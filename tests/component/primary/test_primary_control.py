@@ -109,6 +109,8 @@ async def test_the_status_gives_messages_a_second(short_dir: Path):
     script = """
     say(Ready())
     say(Heartbeat(0.0, 0, 0, 0, 100, 200, 0.0, 0, {}))
+    while not os.path.exists(mark):  # until the first is heard
+        time.sleep(0.01)
     time.sleep(0.1)
     say(Heartbeat(0.0, 0, 0, 0, 110, 230, 0.0, 0, {}))
     link.recv(1)
@@ -117,6 +119,8 @@ async def test_the_status_gives_messages_a_second(short_dir: Path):
         worker = commands.gateway.owner(0)
         assert worker is not None
         vital = commands.gateway.supervisor.vitals.of
+        await wait_until(lambda: (last := vital(worker)) is not None and last.beat.sent == 200)
+        commands.gateway.mark.touch()
         await wait_until(lambda: (last := vital(worker)) is not None and last.beat.sent == 230)
         [status] = (await commands.status())["workers"]
         assert 0 < status["received_per_second"] <= 110

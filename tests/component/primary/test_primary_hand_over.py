@@ -304,7 +304,7 @@ async def test_those_of_one_key_who_waited_for_a_dead_worker_and_who_comes_next_
 
 
 async def test_who_still_waits_when_the_slot_is_back_follows_its_key_to_where_it_has_gone(make_rig: MakeRig):
-    rig = await make_rig(keys=("header:x-room",), slot_wait=0.5)
+    rig = await make_rig(keys=("header:x-room",))
     kitchen = head_of("/", "X-Room: kitchen")
     workers = [rig.slot_up(slot) for slot in (0, 1)]
     await rig.client(kitchen)
@@ -315,9 +315,10 @@ async def test_who_still_waits_when_the_slot_is_back_follows_its_key_to_where_it
     await rig.wait_counted("hand_overs", "taken")
     workers[home].die()
     await wait_until(lambda: not rig.view(home).is_ready)
-    await rig.client(kitchen)
-    await asyncio.sleep(0.25)  # time itself is under test: the second comes half a wait later
-    await rig.client(kitchen)
+    for count in (1, 2):
+        await rig.client(kitchen)
+        await rig.wait_counted("hand_overs", "queued", count)
+    rig.end_longest_wait()
     await other.wait_offers(1)
     assert rig.view(home).connections == 1
     back = rig.slot_up(home)

@@ -185,8 +185,13 @@ async def test_who_waits_for_a_slot_that_is_closed_goes_elsewhere_at_once(make_r
     assert [view.slot for view in rig.hand_overs.views] == [0]
     later = await offered(rig, other, head_of("/", cookie_for(1)))
     assert (later.reason, later.session, later.sets_cookie) == ("session_hash", "a" * 32, True)
-    await asyncio.sleep(0.25)  # time itself is under test: nobody waits there any more
-    assert rig.counters.value("hand_overs", "slot_wait") == 0
+    other.take(offer, later)
+    # Nobody waits there any more: the wait that ends first is one that began afterwards.
+    rig.hand_overs.open_slot(Slot(2))
+    await rig.client(head_of("/after", cookie_for(2)))
+    [*_, after] = await other.wait_offers(3)
+    assert (after.reason, other.read(after)) == ("runner_up", head_of("/after", cookie_for(2)))
+    assert rig.counters.value("hand_overs", "slot_wait") == 1
 
 
 async def test_what_a_closed_slots_worker_did_not_take_goes_elsewhere(make_rig: MakeRig):

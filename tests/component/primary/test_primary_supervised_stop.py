@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from primary_rig import head_of
-from supervised_rig import NOTE_ALL, SERVE, is_alive, supervised
+from supervised_rig import NOTE_ALL, SERVE, Supervised, is_alive, supervised
 from support.waiting import wait_until
 
 from stickygw.errors import ExitCode
@@ -63,18 +63,26 @@ async def test_a_worker_that_says_it_cut_connections_makes_the_stop_forced(short
         assert gateway.supervisor.fleet.was_forced
 
 
+FORKS = """
+child = os.fork()
+if child:
+    note(child)
+    say(Ready())
+time.sleep(60)
+"""
+"""Serves nobody and ends by no word, and has started a process that does the same."""
+
+
+async def worker_and_child(gateway: Supervised) -> tuple[int, int]:
+    """The processes of slot 0, whose worker `FORKS`."""
+    await gateway.wait_ready()
+    return gateway.pid(0), int(gateway.notes()[0].split()[1])
+
+
 async def test_kill_ends_workers_that_do_not_stop_with_what_they_started(short_dir: Path):
-    script = """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    child = os.fork()
-    if child:
-        note(child)
-        say(Ready())
-    time.sleep(60)
-    """
-    async with supervised(short_dir, script, slots=1) as gateway:
-        await gateway.wait_ready()
-        worker, child = gateway.pid(0), int(gateway.notes()[0].split()[1])
+    script = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    async with supervised(short_dir, script, FORKS, slots=1) as gateway:
+        worker, child = await worker_and_child(gateway)
         gateway.supervisor.stop(grace_seconds=5, spread_seconds=0)
         assert gateway.supervisor.fleet.members
         gateway.supervisor.kill()
@@ -85,16 +93,8 @@ async def test_kill_ends_workers_that_do_not_stop_with_what_they_started(short_d
 
 
 async def test_a_worker_that_does_not_stop_in_time_is_killed_with_what_it_started(short_dir: Path):
-    script = """
-    child = os.fork()
-    if child:
-        note(child)
-        say(Ready())
-    time.sleep(60)
-    """
-    async with supervised(short_dir, script, slots=1) as gateway:
-        await gateway.wait_ready()
-        worker, child = gateway.pid(0), int(gateway.notes()[0].split()[1])
+    async with supervised(short_dir, FORKS, slots=1) as gateway:
+        worker, child = await worker_and_child(gateway)
         await gateway.stop(grace_seconds=0.2)
         assert gateway.supervisor.fleet.was_forced
         assert not is_alive(worker)

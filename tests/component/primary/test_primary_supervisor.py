@@ -93,12 +93,15 @@ async def test_a_worker_that_is_not_ready_in_time_is_ended_with_its_traceback(
 async def test_once_one_was_ready_a_failing_worker_ends_nothing(short_dir: Path, caplog: pytest.LogCaptureFixture):
     script = f"""
     if configure.slot == 1:
-        time.sleep(0.3)
+        while not os.path.exists(mark):
+            time.sleep(0.01)
         say(Failed("slot 1 is cursed"))
         sys.exit(4)
     {SERVE.strip()}
     """
     async with supervised(short_dir, script) as gateway:
+        await wait_until(lambda: gateway.rig.view(0).is_ready)
+        gateway.mark.touch()
         await wait_until(lambda: caplog.text.count("slot 1 is cursed") >= 2)
         assert gateway.events.failures == []
         assert gateway.events.names == ["first ready"]

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 
 import pytest
 from support.waiting import wait_until
@@ -15,6 +16,7 @@ from stickygw.worker.heart import Heart, Pulse
 from stickygw.worker.intake import Intake
 
 StartClient = Callable[..., Awaitable[AppClient]]
+StartHeart = Callable[["Link"], Heart]
 
 
 def test_the_lag_is_the_worst_lateness_since_the_last_beat() -> None:
@@ -78,18 +80,29 @@ async def link() -> Link:
 
 
 @pytest.fixture
-async def heart(app_client: StartClient, link: Link, monkeypatch: pytest.MonkeyPatch):
+async def start_heart(app_client: StartClient, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StartHeart]:
+    """Starts a heart that beats into a link until the test is over."""
     monkeypatch.setattr("stickygw.worker.heart.TICK_SECONDS", 0.01)
     monkeypatch.setattr("stickygw.worker.heart.HEARTBEAT_SECONDS", 0.05)
     client = await app_client(App())
     client.runtime.tells.report = {"games": 17}
-    heart = Heart(link, client.runtime, Intake(link, client.runtime))  # type: ignore[arg-type]
-    heart.start()
-    yield heart
-    heart.stop()
+    with ExitStack() as stack:
+
+        def start(link: Link) -> Heart:
+            heart = Heart(link, client.runtime, Intake(link, client.runtime))  # type: ignore[arg-type]
+            heart.start()
+            stack.callback(heart.stop)
+            return heart
+
+        yield start
 
 
-async def test_it_beats_until_it_is_stopped(heart: Heart, link: Link) -> None:
+@pytest.fixture
+async def heart(start_heart: StartHeart, link: Link) -> Heart:
+    return start_heart(link)
+
+
+async def test_it_beats_until_it_is_stopped(heart: Heart, link: Link, start_heart: StartHeart) -> None:
     await wait_until(lambda: len(link.beats) >= 3)
     beat = link.beats[-1]
     assert beat.report == {"games": 17}
@@ -97,7 +110,9 @@ async def test_it_beats_until_it_is_stopped(heart: Heart, link: Link) -> None:
     assert beat.cpu >= 0.0
     heart.stop()
     count = len(link.beats)
-    await asyncio.sleep(0.2)
+    other = Link()
+    start_heart(other)
+    await wait_until(lambda: len(other.beats) >= 4)
     assert len(link.beats) == count
 
 

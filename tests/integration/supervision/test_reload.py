@@ -84,13 +84,23 @@ async def test_a_reload_under_load_refuses_nobody_and_loses_nothing(site: Site, 
     print(f"{visitors} visitors in {workers} slots; beside the reload {people.requests} plain requests were answered")
 
 
+async def begin_reload(gateway: Gateway) -> asyncio.Task[subprocess.CompletedProcess[str]]:
+    """The reload command, once the gateway is at it."""
+    reload = asyncio.create_task(command(gateway, "reload"))
+
+    async def is_under_way() -> bool:
+        return str((await status(gateway))["state"]).startswith("reloading")
+
+    await wait_until(is_under_way)
+    return reload
+
+
 async def test_a_second_reload_waits_for_the_first(site: Site) -> None:
     with Gateway(site.target, workers=2) as gateway:
         async with crowd(gateway) as people:
             await people.add(*["/"] * 20)
             site.write(2)
-            first = asyncio.create_task(command(gateway, "reload"))
-            await wait_until(lambda: _is_reloading(gateway))
+            first = await begin_reload(gateway)
             site.write(3)
             second = await command(gateway, "reload")
             assert_went_well(second)
@@ -100,10 +110,6 @@ async def test_a_second_reload_waits_for_the_first(site: Site) -> None:
     assert "waits for the end of: reloading" in second.stderr
     assert second.stdout == "generation 3 runs in 2 slots\n"
     assert_nobody_moved(people.visitors)
-
-
-async def _is_reloading(gateway: Gateway) -> bool:
-    return str((await status(gateway))["state"]).startswith("reloading")
 
 
 async def test_sighup_without_a_terminal_reloads(site: Site) -> None:
@@ -122,8 +128,7 @@ async def test_a_worker_that_crashes_in_a_reload_takes_only_its_own_clients(site
         async with crowd(gateway) as people:
             await people.add(*["/"] * 30)
             site.write(2)
-            reload = asyncio.create_task(command(gateway, "reload"))
-            await wait_until(lambda: _is_reloading(gateway))
+            reload = await begin_reload(gateway)
             gateway.kill_worker(2)
             assert_went_well(await reload)
             await came_back(people.visitors, 2)
