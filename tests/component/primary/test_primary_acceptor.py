@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from primary_rig import Client, Rig, head_of, loop_turns, no_descriptor_left
+from support.waiting import wait_until
 
-from stickygw.primary.acceptor import PAUSE_SECONDS
+from stickygw.primary.acceptor import LOG_EVERY_SECONDS, PAUSE_SECONDS
 
 MakeRig = Callable[..., Awaitable[Rig]]
 
@@ -16,8 +17,9 @@ HEAD = head_of()
 
 
 async def test_accepting_rests_without_descriptors_and_goes_on_with_them(
-    make_rig: MakeRig, caplog: pytest.LogCaptureFixture
+    make_rig: MakeRig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr("stickygw.primary.acceptor.PAUSE_SECONDS", 1.5)  # it is not over before we have looked
     rig = await make_rig(slots=1)
     clients: list[Client] = [await rig.connect() for _ in range(3)]
     rig.acceptor._rest()  # nobody is accepted before all are in the kernel's queue
@@ -35,7 +37,7 @@ async def test_accepting_rests_without_descriptors_and_goes_on_with_them(
     for offer in await worker.wait_offers(2):
         assert worker.read(offer) == HEAD
     assert [record.getMessage() for record in caplog.records if record.name == "stickygw.accept"] == [
-        "cannot accept: Too many open files; resting 150 ms at a time"
+        "cannot accept: Too many open files; resting 1500 ms at a time"
     ]
 
 
@@ -47,10 +49,15 @@ async def test_one_line_a_second_is_logged_while_descriptors_are_missing(
     for _ in range(10):
         await (await rig.connect()).send(HEAD)
     with no_descriptor_left():
+        begun = asyncio.get_running_loop().time()
         rig.acceptor.start()
-        await asyncio.sleep(PAUSE_SECONDS * 4)
-        assert 2 <= rig.counters.value("accept_pauses", "EMFILE") <= 5
-    assert len([record for record in caplog.records if record.name == "stickygw.accept"]) == 1
+        await wait_until(lambda: rig.counters.value("accept_pauses", "EMFILE") >= 4)
+        took = asyncio.get_running_loop().time() - begun
+        assert rig.counters.value("accept_pauses", "EMFILE") <= 5
+    assert took >= 2.9 * PAUSE_SECONDS, "a rest between two"
+    lines = [record.getMessage() for record in caplog.records if record.name == "stickygw.accept"]
+    assert set(lines) == {"cannot accept: Too many open files; resting 150 ms at a time"}
+    assert len(lines) <= 1 + took / LOG_EVERY_SECONDS
 
 
 async def test_after_close_nobody_is_accepted(make_rig: MakeRig):

@@ -35,7 +35,7 @@ async def test_no_wait_ends_early():
     begin(1)
     loop.call_later(0.05, begin, 2)  # timers come in the order in which they are due: the first still waits
     await wait_until(lambda: len(ended) == 2)
-    assert begun[2] < ended[1]
+    assert begun[2] <= ended[1]  # the loop's clock stands still within a turn
     assert min(ended[item] - begun[item] for item in begun) >= 0.098
 
 
