@@ -111,6 +111,13 @@ class Settings(_Section):
             "Affinity keys, tried in order: cookie, cookie:NAME, header:NAME, query:NAME, path:/pattern/{part}, ip."
         ),
     )
+    learn: Listed[str] = Field(
+        default=(),
+        description=(
+            "Ids that the application mints and its clients send from then on: engineio, header:NAME, cookie:NAME. The "
+            "worker that mints one keeps who brings it; each implies its key."
+        ),
+    )
     first_visit: Literal["least_loaded", "round_robin", "ip"] = Field(
         default="least_loaded",
         description="Which slot a client without any key gets; least_loaded: the better of two random ones.",
@@ -171,6 +178,17 @@ class Settings(_Section):
             "What outlives a reboot: own secret, gateway id, embedded Valkey's data; default $XDG_STATE_HOME or "
             "~/.local/state, + stickygw/PORT."
         ),
+    )
+    factory: bool = Field(
+        default=False, description="The target is a function without arguments that makes the application."
+    )
+    app_dir: Path | None = Field(
+        default=None, description="The folder in which modules are looked for first; default: the current directory."
+    )
+    root_path: str = Field(
+        default="",
+        pattern=r"^(/[!-~]*[^/\s])?$",
+        description="The path under which a proxy in front serves the application: the ASGI root_path.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least severe log records shown."

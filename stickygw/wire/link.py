@@ -13,6 +13,7 @@ message        direction          meaning
 `Resize`       primary → worker   how many slots there are now
 `Deliver`      primary → worker   what another worker, or a command, tells or asks this one
 `Answered`     primary → worker   the answer to this worker's own question
+`Learnt`       primary → worker   the ids of a `Learn` lead to its slot from now on
 `Ready`        worker → primary   the application has started; connections may come
 `Failed`       worker → primary   the application cannot start; why
 `Heartbeat`    worker → primary   the event loop turns; how the worker is
@@ -20,6 +21,7 @@ message        direction          meaning
 `Taken`        worker → primary   these offers are the worker's now; the primary closes its copies
 `Declined`     worker → primary   this offer was not touched; route it again
 `Ended`        worker → primary   these connections are over
+`Learn`        worker → primary   the application has minted these ids; they are to lead here
 `Tell`         worker → primary   a message for other workers
 `Answer`       worker → primary   the answer to a question that was delivered
 =============  =================  ==================================================================
@@ -126,6 +128,13 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Learnt:
+    """The keys of the `Learn` with `ticket` are in the table: the answer that names them may leave."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The application has started."""
 
@@ -170,6 +179,14 @@ class Blocked:
 
 
 @dataclass(frozen=True, slots=True)
+class Learn:
+    """The application gave a client these ids, as affinity keys (`stickygw.routing.keys`); they are to lead here."""
+
+    ticket: int
+    keys: list[bytes] = field(repr=False)  # an id may be a credential
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     """`payload` (msgpack) for the workers `to`: "all", "least_loaded" or a slot. `id` is 0 if no answer is wanted."""
 
@@ -210,8 +227,8 @@ class Ended:
     ids: list[HandOverId]
 
 
-ToWorker = Configure | Offer | Drain | Stop | Resize | Deliver | Answered
-ToPrimary = Ready | Failed | Heartbeat | Blocked | Taken | Declined | Ended | Tell | Answer
+ToWorker = Configure | Offer | Drain | Stop | Resize | Deliver | Answered | Learnt
+ToPrimary = Ready | Failed | Heartbeat | Blocked | Taken | Declined | Ended | Tell | Answer | Learn
 Message = ToWorker | ToPrimary
 
 _TYPES: tuple[type[Message], ...] = (*get_args(ToWorker), *get_args(ToPrimary))
