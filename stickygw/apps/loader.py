@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
+from stickygw.apps.kinds import can_make, why_not_asgi
 from stickygw.config.catalogue import nearest
 from stickygw.errors import TargetError
+
+if TYPE_CHECKING:
+    from stickygw.apps.native.app import App
 
 DEFAULT_ATTRIBUTE = "app"
 
@@ -44,19 +50,42 @@ def parse_target(text: str, *, directory: Path) -> Target:
     return Target(place, None, attribute)
 
 
-def load_target(target: str, *, directory: Path) -> object:
-    """The application, a `stickygw.App`, that `target` names; its module is imported.
+def load_target(target: str, *, directory: Path, app_dir: Path | None = None, is_factory: bool = False) -> App:
+    """The application that `target` names; its module is imported. An ASGI application becomes an `App` around it.
 
-    From now on modules are looked for in the folder of a file target, else in `directory`, first.
-    Raises `TargetError`; when the module's own code failed, its exception is the error's cause.
+    From now on modules are looked for first in `app_dir`, else in the folder of a file target, else in `directory`;
+    relative paths are taken from `directory`. `is_factory`: the target is a function that makes the application.
+    Raises `TargetError`; when the application's own code failed, its exception is the error's cause.
     """
     where = parse_target(target, directory=directory)
-    folder = str(where.file.parent if where.file else directory.absolute())
-    sys.path[:] = [folder, *(entry for entry in sys.path if entry != folder)]
-    module = _import_file(where.module, where.file) if where.file else _import_module(where.module, directory)
+    home = where.file.parent if where.file else directory.absolute()
+    folders = [str(home)] if app_dir is None else [str(_existing_folder(directory / app_dir)), str(home)]
+    sys.path[:] = [*dict.fromkeys(folders), *(entry for entry in sys.path if entry not in folders)]
+    module = _import_file(where.module, where.file) if where.file else _import_module(where.module, Path(folders[0]))
     found = _attribute(module, where)
-    _check_is_app(found, where)
-    return found
+    return _app_of(_made_by(found, where) if is_factory else found, where, is_factory)
+
+
+def _existing_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise TargetError(f"--app-dir: there is no folder {folder}")
+    return folder.absolute()
+
+
+def _made_by(factory: object, where: Target) -> object:
+    if not can_make(factory):
+        raise TargetError(f"--factory: {where} cannot be called without arguments")
+    assert callable(factory)
+    try:
+        made = factory()
+    except (Exception, SystemExit) as error:
+        raise TargetError(f"--factory: {where} failed with {type(error).__name__}: {error}") from error
+    if inspect.iscoroutine(made):
+        made.close()
+        raise TargetError(
+            f"--factory: {where} is async; a factory is a plain function, what waits belongs to a lifespan"
+        )
+    return made
 
 
 def _existing(file: Path, text: str) -> Path:
@@ -127,12 +156,16 @@ def _apps_in(module: ModuleType) -> list[str]:
     return [name for name, value in vars(module).items() if isinstance(value, App)]
 
 
-def _check_is_app(found: object, where: Target) -> None:
+def _app_of(found: object, where: Target, is_made: bool) -> App:
     from stickygw.apps.native.app import App
 
     if isinstance(found, App):
-        return
+        return found
+    why = why_not_asgi(found)
+    if why is None:
+        assert callable(found)
+        return App(http=found)
     kind = type(found)
     what = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    hint = "; ASGI applications are not served yet" if callable(found) else ""
-    raise TargetError(f"{where} is of type {what}, not a stickygw.App{hint}")
+    made = "what it returns, " if is_made else ""
+    raise TargetError(f"{where} is neither a stickygw.App nor an ASGI application: {made}a {what}, {why}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,9 @@ from stickygw.config.redacted import redacted
 from stickygw.config.settings import Settings
 from stickygw.config.sources import Loaded
 
+if TYPE_CHECKING:
+    from stickygw.apps.native.app import App
+
 
 @click.command()
 @click.argument("target")
@@ -22,27 +26,35 @@ def check(target: str, options: Options) -> None:
     """Say whether the settings are sound and the application TARGET loads; the exit code says it too."""
     directory = Path.cwd()
     loaded = sound_settings(options, directory=directory)
-    app = load_target(target, directory=directory)
+    settings = loaded.settings
+    app = load_target(target, directory=directory, app_dir=settings.app_dir, is_factory=settings.factory)
     for name, value in _summary(loaded, target, app):
         click.echo(f"{name:<9} {value}")
     if (excess := excess_workers(loaded.settings.workers)) is not None:
         click.echo(f"warning   {excess}")
 
 
-def _summary(loaded: Loaded, target: str, app: object) -> list[tuple[str, str]]:
-    from stickygw.apps.native.app import App
-
-    assert isinstance(app, App)
+def _summary(loaded: Loaded, target: str, app: App) -> list[tuple[str, str]]:
     settings = loaded.settings
-    count = app.handlers.count
     return [
         ("settings", str(loaded.config_file or "no file")),
         ("bind", ", ".join(settings.bind)),
         ("workers", _workers(settings)),
         ("store", _store(settings)),
         ("keys", ", ".join(settings.keys)),
-        ("app", f"{target}, {count} handler{'' if count == 1 else 's'}"),
+        ("app", f"{target}, {_kind(app)}"),
     ]
+
+
+def _kind(app: App) -> str:
+    """What `app` is made of."""
+    count = app.handlers.count
+    handlers = f"{count} handler{'' if count == 1 else 's'}"
+    if app.http is None:
+        return handlers
+    module, name = type(app.http).__module__, type(app.http).__qualname__
+    asgi = "an ASGI application" if name == "function" else f"an ASGI application ({module}.{name})"
+    return f"{handlers} and {asgi}" if count else asgi
 
 
 def _workers(settings: Settings) -> str:

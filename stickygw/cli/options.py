@@ -17,22 +17,27 @@ FLAGS = {
     "workers": "--workers",
     "redis.url": "--redis",
     "keys": "--key",
+    "learn": "--learn",
     "first_visit": "--first-visit",
     "runtime_dir": "--runtime-dir",
     "state_dir": "--state-dir",
+    "factory": "--factory",
+    "app_dir": "--app-dir",
     "log_level": "--log-level",
     "watch": "--watch",
 }
 """Setting → its flag. Every other setting is given with ``--set``."""
 
-_REPEATED = ("bind", "keys")
+_REPEATED = ("bind", "keys", "learn")
 _SHOWN_AS = {
     "workers": "N|auto|auto-1",
     "redis.url": "URL",
     "keys": "KEY",
+    "learn": "KEY",
     "bind": "ADDRESS",
     "runtime_dir": "DIR",
     "state_dir": "DIR",
+    "app_dir": "DIR",
 }
 
 

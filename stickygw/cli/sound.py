@@ -11,6 +11,7 @@ from stickygw.config.problems import settings_error
 from stickygw.config.sources import Loaded, load_settings
 from stickygw.routing.forwarded import TrustedProxies
 from stickygw.routing.keys import parse_key
+from stickygw.routing.learning import parse_learn
 from stickygw.routing.load import parse_balance
 
 
@@ -32,6 +33,11 @@ def _routing_problems(loaded: Loaded) -> Iterator[str]:
             parse_key(text)
         except ValueError as error:
             yield f"keys: {error} (from {loaded.origin('keys')})"
+    for text in loaded.settings.learn:
+        try:
+            parse_learn(text)
+        except ValueError as error:
+            yield f"learn: {error} (from {loaded.origin('learn')})"
     for text in loaded.settings.trusted_proxies:
         try:
             TrustedProxies([text])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -123,6 +124,24 @@ class SocketTransport:
         self.blocked_since: float | None = None
         self.is_closed = False
 
+    @property
+    def local_address(self) -> tuple[str, int] | str | None:
+        """Our end: host and port, or the path of a Unix socket; None when the socket is gone."""
+        try:
+            name = self._sock.getsockname()
+        except OSError:
+            return None
+        return (name[0], name[1]) if isinstance(name, tuple) else os.fsdecode(name)
+
+    @property
+    def peer_host(self) -> str:
+        """The address at the other end, a proxy's perhaps; "" on a Unix socket, or when the socket is gone."""
+        try:
+            name = self._sock.getpeername()
+        except OSError:
+            return ""
+        return str(name[0]) if isinstance(name, tuple) else ""
+
     # Reading
 
     def receive_nowait(self, size: int = RECEIVE_BYTES) -> bytes | None:
@@ -197,6 +216,15 @@ class SocketTransport:
         if not self._is_scheduled and self.blocked_since is None:
             self._is_scheduled = True
             self._flusher.add(self)
+
+    def write_now(self, data: bytes) -> None:
+        """`write`, and where nothing waits before it, at once: the loop need not turn once more for it."""
+        if self._outbox or self._is_closing or self.is_closed:
+            self.write(data)
+        else:
+            self._outbox.append(data)
+            self.outbox_bytes += len(data)
+            self.flush()
 
     def flush(self) -> None:
         """Write as much of the outbox as the kernel takes."""

@@ -17,6 +17,7 @@ from stickygw.primary.acceptor import Acceptor
 from stickygw.primary.control import Control
 from stickygw.primary.hand_over import HandOvers
 from stickygw.primary.intake import Intake
+from stickygw.primary.learning import Learning
 from stickygw.primary.listener import Listener
 from stickygw.primary.notify import Notifier
 from stickygw.primary.refusal import Refusals
@@ -27,12 +28,13 @@ from stickygw.primary.tells import Tells
 from stickygw.routing.cookie import CookieKeys
 from stickygw.routing.forwarded import TrustedProxies
 from stickygw.routing.keys import parse_key
+from stickygw.routing.learning import parse_learn
 from stickygw.routing.load import parse_balance
 from stickygw.routing.router import Router
 from stickygw.routing.table import KeyTable
 from stickygw.supervision.fleet import Fleet
 from stickygw.supervision.roster import Limits
-from stickygw.types import GatewayId, Slot
+from stickygw.types import GatewayId, Slot, WorkerId
 from stickygw.wire.link import Configure
 
 
@@ -124,6 +126,7 @@ class Gateway:
             table=KeyTable(linger=settings.key_linger),
             random=random.randrange,
             balance=parse_balance(settings.balance_by),
+            learnt=[parse_learn(text).key for text in settings.learn],
         )
 
     # --- the workers --------------------------------------------------------------------------------------------------
@@ -138,7 +141,8 @@ class Gateway:
             on_all_ready=on_ready,
             on_failed=on_failed,
             on_tell=lambda worker, slot, message: self.tells.received(worker, slot, message),
-            on_gone=lambda worker: self.tells.gone(worker),
+            on_learn=lambda worker, slot, message: self._learning.received(worker, slot, message),
+            on_gone=self._worker_gone,
         )
         self._at_end.callback(self.supervisor.kill)
         self.tells = Tells(
@@ -149,6 +153,16 @@ class Gateway:
             counters=self.counters,
         )
         self._at_end.callback(self.tells.close)
+        self._learning = Learning(
+            self._router,
+            send=self.supervisor.send,
+            wait_writable=self.supervisor.wait_writable,
+            counters=self.counters,
+        )
+
+    def _worker_gone(self, worker: WorkerId) -> None:
+        self.tells.gone(worker)
+        self._learning.gone(worker)
 
     def _limits(self) -> Limits:
         settings = self._settings

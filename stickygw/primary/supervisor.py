@@ -28,6 +28,7 @@ from stickygw.wire.link import (
     Ended,
     Failed,
     Heartbeat,
+    Learn,
     Message,
     Ready,
     Resize,
@@ -55,8 +56,8 @@ class Supervisor:
     """The worker processes of all slots.
 
     `on_first_ready` and `on_all_ready` are called once each. `on_failed(reason)` is called when a worker ends before
-    any was ever ready: the application cannot start. `on_tell` gets what workers say to each other, `on_gone` each
-    worker that has ended.
+    any was ever ready: the application cannot start. `on_tell` gets what workers say to each other, `on_learn` the ids
+    that they mint, `on_gone` each worker that has ended.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Supervisor:
         on_all_ready: Callable[[], None],
         on_failed: Callable[[str], None],
         on_tell: Callable[[WorkerId, Slot, Tell | Answer], None],
+        on_learn: Callable[[WorkerId, Slot, Learn], None],
         on_gone: Callable[[WorkerId], None],
         command: Command = worker_command,
     ) -> None:
@@ -81,6 +83,7 @@ class Supervisor:
         self._on_all_ready = on_all_ready
         self._on_failed = on_failed
         self._on_tell = on_tell
+        self._on_learn = on_learn
         self._on_gone = on_gone
         self._loop = asyncio.get_running_loop()
         self._processes: dict[WorkerId, WorkerProcess] = {}
@@ -290,6 +293,8 @@ class Supervisor:
                 self._tell(to.WorkerHeard(worker, message.connections, message.served, message.rss))
             case Tell() | Answer():
                 self._on_tell(worker, process.slot, message)
+            case Learn():
+                self._on_learn(worker, process.slot, message)
             case Ready():
                 self._count()
                 self._tell(to.WorkerReady(worker))

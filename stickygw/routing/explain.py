@@ -47,15 +47,15 @@ def explain(
     """Where a client with these would go, and why. What is None it does not have, or is not known.
 
     `cookie`: the value of our cookie, or whole Cookie lines with whatever is in them; `ip`: its address, as
-    `TrustedProxies.client_of` writes it; `key`: the value of the first affinity key that is not our cookie. `slots`,
-    `now` and `wall` are as in `Router.route`.
+    `TrustedProxies.client_of` writes it; `key`: the value of the first affinity key that knows it, or else of the first
+    that is neither our cookie nor learnt, if there is one. `slots`, `now` and `wall` are as in `Router.route`.
     """
     head = _request(router.cookie_name, cookie)
     claim = router.claim_of(head, wall)
     steps = [f"affinity keys, in the order in which they are tried: {', '.join(kind.text for kind in router.keys)}"]
     if cookie is not None:
         steps += _about_cookie(router, head, claim, wall)
-    route = router.known(claim, _key_of(router, head, ip, key, steps), slots, now)
+    route = router.known(claim, _key_of(router, head, ip, key, now, steps), slots, now)
     if route is not None:
         steps.append(_belongs(router, route))
     else:
@@ -82,37 +82,37 @@ def _request(cookie_name: str, cookie: str | None) -> Head:
     return Head("GET", "/", "/", "", "1.1", fields, 0, False)
 
 
-class _GivenKey(Key):
-    """A key whose value is told, and not found in a request."""
-
-    def __init__(self, kind: Key, value: str) -> None:
-        super().__init__(kind.text)
-        self._given = value.encode()
-
-    def _value(self, head: Head, client_ip: str) -> bytes | None:
-        return self._given
-
-
 def _key_of(
-    router: Router, head: Head, ip: str | None, given: str | None, steps: list[str]
+    router: Router, head: Head, ip: str | None, given: str | None, now: float, steps: list[str]
 ) -> Callable[[Key], bytes | None]:
     """The client's affinity keys, for the router to ask for; `steps` gets a line for each that it does not have."""
-    first = next((kind for kind in router.keys if not kind.is_own_cookie), None)
-    if given is not None and first is None:
+    told = None if given is None else _kind_of(router, given.encode(), now)
+    if given is not None and told is None:
         steps.append("no affinity key is set beside the cookie, so the key that is given decides nothing")
 
     def key_of(kind: Key) -> bytes | None:
-        if given is None or kind is not first:
+        if given is None or kind is not told:
             value = kind.of(head, ip or "")
             absent = f"{kind.text}: none is given; a request that has it goes by it"
         else:
-            value = _GivenKey(kind, given).of(head, "")
+            value = kind.for_value(given.encode())
             absent = f"{kind.text}: one that is empty or longer than {MAX_KEY_BYTES} bytes is no key"
         if value is None:
             steps.append(absent)
         return value
 
     return key_of
+
+
+def _kind_of(router: Router, value: bytes, now: float) -> Key | None:
+    """The kind of key that `value` is one of, as far as that can be told; None: there is no kind."""
+    kinds = [kind for kind in router.keys if not kind.is_own_cookie]
+    for kind in kinds:
+        key = kind.for_value(value)
+        if key is not None and router.knows(key, now):
+            return kind
+    # An id that was learnt would be known, so it is rather one of a kind that clients choose.
+    return next((kind for kind in kinds if kind.text not in router.learnt), next(iter(kinds), None))
 
 
 def _about_cookie(router: Router, head: Head, claim: CookieClaim | None, wall: float) -> list[str]:
@@ -153,7 +153,8 @@ def _belongs(router: Router, route: Route) -> str:
         case RouteReason.SESSION_HASH:
             return f"the cookie's slot does not exist now: the session's hash says slot {route.slot}"
         case RouteReason.KEY_TABLE:
-            return f"{key}: this key is in use, or was until a moment ago, at slot {route.slot}"
+            minted = ", or was minted there" if key in router.learnt else ""
+            return f"{key}: this key is in use, or was until a moment ago, at slot {route.slot}{minted}"
         case RouteReason.KEY_HASH:
             return f"{key}: this key is new here, and its hash says slot {route.slot}"
         case RouteReason.KEY_BOUNDED:

@@ -26,6 +26,8 @@ class Key(ABC):
     """One kind of affinity key. `text` is what the operator wrote, in ASCII without NUL."""
 
     is_own_cookie = False
+    is_of_client = False
+    """All requests of one client have the same: those that come over one connection need not be told apart by it."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -37,9 +39,16 @@ class Key(ABC):
     def of(self, head: Head, client_ip: str) -> bytes | None:
         """The key of a request, or None: it has none, an empty one, or one longer than `MAX_KEY_BYTES`.
 
-        The key begins with its kind, so that two kinds never collide. `client_ip` is "" on a Unix socket.
+        `client_ip` is "" on a Unix socket.
         """
         value = self._value(head, client_ip)
+        return self.for_value(value) if value else None
+
+    def for_value(self, value: bytes) -> bytes | None:
+        """The key of a request that brings `value`, or None: it is empty, or longer than `MAX_KEY_BYTES`.
+
+        The key begins with its kind, so that two kinds never collide.
+        """
         return self._prefix + value if value and len(value) <= MAX_KEY_BYTES else None
 
     @abstractmethod
@@ -50,6 +59,7 @@ class OwnCookieKey(Key):
     """``cookie``: our signed cookie. It makes a claim, which the router verifies; `of` gives None."""
 
     is_own_cookie = True
+    is_of_client = True
 
     def _value(self, head: Head, client_ip: str) -> bytes | None:
         return None
@@ -107,6 +117,8 @@ class PathKey(Key):
 
 class AddressKey(Key):
     """``ip``: the client's address."""
+
+    is_of_client = True
 
     def _value(self, head: Head, client_ip: str) -> bytes | None:
         return client_ip.encode()

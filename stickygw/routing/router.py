@@ -64,9 +64,10 @@ class Route:
 class Router:
     """The routing rules of one gateway.
 
-    `keys` are tried in order; `first_visit` is "least_loaded", "round_robin" or "ip", for clients without
-    any; `cookie_lifetime` is in seconds; `random(n)` gives an int from 0 to n-1; `balance` says which slot has least to
-    do. Raises `ValueError` for another `first_visit`.
+    `learnt` are the keys of ids that the application mints: one that is known names state in one worker, so they come
+    first. `keys` are tried after them, in order; `first_visit` is "least_loaded", "round_robin" or "ip", for clients
+    without any; `cookie_lifetime` is in seconds; `random(n)` gives an int from 0 to n-1; `balance` says which slot has
+    least to do. Raises `ValueError` for another `first_visit`.
     """
 
     def __init__(
@@ -81,9 +82,11 @@ class Router:
         table: KeyTable,
         random: Callable[[int], int],
         balance: Balance = DEFAULT_BALANCE,
+        learnt: Sequence[Key] = (),
     ) -> None:
         self.gateway = gateway
-        self.keys = tuple(keys)
+        self.learnt = frozenset(key.text for key in learnt)
+        self.keys = (*learnt, *(key for key in keys if key.text not in self.learnt))
         self.cookie_name = cookie_name
         self.cookie_keys = cookie_keys
         self.cookie_lifetime = cookie_lifetime
@@ -123,15 +126,27 @@ class Router:
     ) -> Route | None:
         """The slot for a client that belongs to one, or None: it is a first visit. Nothing changes by asking.
 
-        `key_of` gives its affinity keys; it is asked for one after the other until there is one.
+        `key_of` gives its affinity keys; it is asked for one after the other until there is one. An id of a learnt kind
+        that nobody has minted here, or that is forgotten, has the last word: its hash, so that its requests meet.
         """
+        unknown: bytes | None = None
         for key in self.keys:
             if key.is_own_cookie:
                 if claim is not None:
                     return self._by_cookie(claim, slots)
             elif (value := key_of(key)) is not None:
-                return self._by_key(value, claim, slots, now)
-        return None
+                if key.text not in self.learnt or self.knows(value, now):
+                    return self._by_key(value, claim, slots, now)
+                unknown = unknown or value
+        return None if unknown is None else self._by_key(unknown, claim, slots, now)
+
+    def knows(self, key: bytes, now: float) -> bool:
+        """Whether an affinity key has a slot already, so that its hash is not asked."""
+        return self._table.get(key, now) is not None
+
+    def learn(self, key: bytes, slot: Slot, now: float) -> bool:
+        """The worker of `slot` has minted the id of `key`: requests that bring it go there. Whether there was room."""
+        return self._table.learn(key, slot, now)
 
     def runner_up(self, route: Route, slots: Sequence[SlotView], *, exclude: Collection[Slot]) -> Route | None:
         """Where to go instead of `route.slot`: a slot not in `exclude` that is open, or None.

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 import uvloop
 
 from stickygw.apps.loader import load_target
-from stickygw.apps.native.app import App
 from stickygw.apps.native.runtime import Identity, Runtime
 from stickygw.config.settings import Settings
 from stickygw.connections.websocket import CLOSE_SECONDS
@@ -28,7 +27,7 @@ from stickygw.ipc.link import Link
 from stickygw.observability.counters import Counters
 from stickygw.observability.logs import restore_own_logs, set_up_logs
 from stickygw.routing.cookie import CookieKeys
-from stickygw.wire.link import Answered, Configure, Deliver, Drain, Failed, Message, Offer, Ready, Resize, Stop
+from stickygw.wire.link import Answered, Configure, Deliver, Drain, Failed, Learnt, Message, Offer, Ready, Resize, Stop
 from stickygw.worker.heart import Heart
 from stickygw.worker.intake import Intake
 from stickygw.worker.stores import Stores
@@ -115,10 +114,11 @@ class Worker:
 
     async def _start(self, configure: Configure, settings: Settings, stores: Stores) -> Runtime:
         try:
-            app = load_target(configure.target, directory=Path.cwd())
+            app = load_target(
+                configure.target, directory=Path.cwd(), app_dir=settings.app_dir, is_factory=settings.factory
+            )
         finally:
             restore_own_logs()
-        assert isinstance(app, App), "load_target gives nothing else"
         runtime = Runtime(
             app,
             identity=Identity(
@@ -133,6 +133,7 @@ class Worker:
         )
         self._runtime = runtime
         runtime.tells.connect(self._link)
+        runtime.registrar.connect(self._link)
         await stores.bridge.start()
         try:
             await runtime.start()
@@ -159,6 +160,8 @@ class Worker:
                 self._intake.offered(message, fd)
             case Deliver() | Answered() if self._runtime is not None:
                 self._runtime.tells.received(message)
+            case Learnt() if self._runtime is not None:
+                self._runtime.registrar.received(message)
             case Configure() if not self._configured.done():
                 self._configured.set_result(message)
             case Resize():
@@ -175,6 +178,7 @@ class Worker:
     def _link_closed(self) -> None:
         if self._runtime is not None:
             self._runtime.tells.disconnect()
+            self._runtime.registrar.disconnect()
         self._orphaned.set()
 
     def _ask_to_end(self, asked: asyncio.Future[Order], order: Order) -> None:

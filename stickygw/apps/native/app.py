@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from stickygw.apps.kinds import why_not_asgi
 from stickygw.apps.native.codec import CodecName, codec_named
 from stickygw.apps.native.handlers import Function, Handler, Handlers
 from stickygw.apps.native.patterns import PathPattern
@@ -23,7 +24,8 @@ class App:
     """A WebSocket application.
 
     `codec` says what a message is to its handlers: as it came (str or bytes), "json" or "msgpack". `static` is a folder
-    whose files answer plain GET requests, ``index.html`` for its folders. `subprotocols` are those it speaks, the
+    whose files answer plain GET requests, ``index.html`` for its folders. `http` is an ASGI application that has all
+    other requests, and the WebSockets of paths that no handler here serves. `subprotocols` are those it speaks, the
     preferred first.
 
     Handlers are ``def`` or ``async def``. Both run on the event loop and must not block it: `offload` what takes long.
@@ -34,12 +36,16 @@ class App:
         *,
         codec: CodecName | None = None,
         static: str | Path | None = None,
+        http: Callable[..., Any] | None = None,
         subprotocols: Sequence[str] = (),
     ) -> None:
         self.codec = codec_named(codec)
         self.static = Path(static) if static is not None else None
         if self.static is not None and not self.static.is_dir():
             raise ValueError(f"static={str(static)!r} is not a folder")
+        if http is not None and (why := why_not_asgi(http)):
+            raise TypeError(f"http={http!r} {why}")
+        self.http = http
         self.subprotocols = tuple(subprotocols)
         self.handlers = Handlers()
         self._runtime: Runtime | None = None

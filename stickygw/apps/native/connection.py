@@ -10,6 +10,7 @@ from stickygw.apps.native.awaitables import DONE, Later
 from stickygw.apps.native.handlers import PathHandlers
 from stickygw.apps.native.request import Request
 from stickygw.apps.native.runtime import Runtime
+from stickygw.apps.native.traffic import Traffic
 from stickygw.apps.native.turns import Turns
 from stickygw.connections.transport import HIGH_WATER_BYTES
 from stickygw.connections.websocket import CLOSE_SECONDS, WebSocket
@@ -144,6 +145,10 @@ class Connection:
     def receiver(self) -> Turns:
         """Who the WebSocket's messages are for."""
         return self._turns
+
+    def count_into(self, traffic: Traffic) -> None:
+        """Add its messages so far, and those that wait."""
+        self._turns.count_into(traffic)
 
     async def run(self, websocket: WebSocket, data: bytes) -> None:
         """Serve the open WebSocket; `data` came behind its handshake. Returns when the first burst is handled."""

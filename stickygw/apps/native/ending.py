@@ -19,7 +19,7 @@ from stickygw.wire.link import Offer
 class Ending:
     """What has to be known at the end, and no more: it lives as long as the connection.
 
-    One of `answered` and `closed` is called, once; `on_ended` is called behind the access line.
+    One of `answered`, `served` and `closed` is called, once; `on_ended` is called behind the access line.
     """
 
     __slots__ = ("_began", "_identity", "_kind", "_method", "_offer", "_on_ended", "_path", "_transport", "_websocket",
@@ -53,6 +53,11 @@ class Ending:
     def answered(self, status: int) -> None:
         """Its HTTP answer is over; `status` is 0 if there was none."""
         self._tell(status)
+
+    def served(self, status: int, head: Head, **more: Any) -> None:
+        """The ASGI application's connection is over; `head` is its last request's, `status` that one's answer."""
+        self._method, self._path = head.method, head.path
+        self._tell(status, **more)
 
     def closed(self) -> None:
         """Its WebSocket is over, the last handler too."""

@@ -5,40 +5,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from stickygw.apps.arrival import Arrival
 from stickygw.apps.native.connection import Connection
 from stickygw.apps.native.cookies import CookieJar
 from stickygw.apps.native.ending import Ending
-from stickygw.apps.native.plain_http import PlainHttp
+from stickygw.apps.native.plain_http import PlainHttp, is_navigation
 from stickygw.apps.native.request import Request
 from stickygw.apps.native.runtime import Runtime, settled
 from stickygw.connections.answering import Answering
 from stickygw.connections.handshake import headers_of, negotiate
-from stickygw.connections.transport import SocketTransport
 from stickygw.connections.websocket import WebSocket
 from stickygw.errors import Refuse, SessionUnavailable
 from stickygw.observability.context import connection_id
 from stickygw.routing.request_head import Head
+from stickygw.sessions.registry import new_session_id
 from stickygw.sessions.session import Session
 from stickygw.types import ConnectionId
 from stickygw.wire.http_answer import Fields
 from stickygw.wire.link import Offer
 from stickygw.wire.origin import is_origin_allowed
 
+if TYPE_CHECKING:
+    from websockets.datastructures import Headers
+
+    from stickygw.apps.asgi.host import AsgiHost
+
+__all__ = ["Arrival", "Endpoint"]
+
 log = logging.getLogger("stickygw.app")
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A connection whose head was read: `rest` are the bytes behind it. `on_ended` is called once, when it is over."""
-
-    offer: Offer
-    head: Head
-    rest: bytes
-    transport: SocketTransport
-    on_ended: Callable[[], None]
 
 
 class Refused(Exception):
@@ -58,6 +54,9 @@ class Endpoint:
         self._runtime = runtime
         self._cookies = CookieJar(runtime)
         self._plain_http = PlainHttp(runtime, self._cookies)
+        self._asgi = runtime.asgi
+        if self._asgi is not None:
+            self._asgi.connect_to(serves=self._is_for_asgi, give=self._take_back, cookie_for=self._cookie_for)
 
     async def serve(self, arrival: Arrival) -> None:
         """Answer plain HTTP, or open the WebSocket and serve its first burst, in a task of the connection's own.
@@ -75,7 +74,9 @@ class Endpoint:
             on_ended=arrival.on_ended,
         )
         try:
-            if arrival.head.is_websocket:
+            if self._asgi is not None and not self._is_native(arrival.head):
+                self._serve_asgi(self._asgi, arrival, ending)
+            elif arrival.head.is_websocket:
                 await self._open(arrival, ending)
             else:
                 await self._plain_http.answer(arrival.offer, arrival.head, self._answering(arrival, ending))
@@ -103,12 +104,44 @@ class Endpoint:
         body = f"{refused.message}\n".encode()
         self._answering(arrival, ending).answer(refused.status, body, fields=refused.fields)
 
+    # For the ASGI application
+
+    def _is_native(self, head: Head) -> bool:
+        """Whether a request is answered here, and not by the ASGI application that has the rest."""
+        if head.is_websocket:
+            return self._runtime.app.handlers.for_path(head.path) is not None
+        return self._plain_http.has(head)
+
+    def _serve_asgi(self, asgi: AsgiHost, arrival: Arrival, ending: Ending) -> None:
+        if arrival.head.is_websocket:
+            self._check_origin(headers_of(arrival.head))
+            if self._runtime.is_stopping:
+                raise Refused(503, "the gateway stops", [("Retry-After", "1")])
+        asgi.serve(arrival, ending.id, ending.served)
+
+    def _is_for_asgi(self, further: Head) -> bool:
+        """Whether a further request on a connection of the ASGI application's is its too. Handshakes are seen here."""
+        return not further.is_websocket and not self._is_native(further)
+
+    def _take_back(self, arrival: Arrival) -> None:
+        """Serve a connection of the ASGI application's from a request on that is not."""
+        self._runtime.spawn(self.serve(arrival))
+
+    def _cookie_for(self, offer: Offer, head: Head, status: int) -> str | None:
+        """The cookie that an answer of the ASGI application carries: a WebSocket's, or a document's."""
+        if status == 101 or is_navigation(head):
+            return self._cookies.due(offer, offer.session or new_session_id())
+        return None
+
+    def _check_origin(self, headers: Headers) -> None:
+        if not is_origin_allowed(headers.get("Origin"), headers["Host"], self._runtime.settings.origins):
+            raise Refused(403, "pages of this origin may not connect")
+
     async def _open(self, arrival: Arrival, ending: Ending) -> None:
         """The opening handshake (RFC 6455 §4.2.2), then the connection's first burst."""
         runtime, head, offer = self._runtime, arrival.head, arrival.offer
         headers = headers_of(head)
-        if not is_origin_allowed(headers.get("Origin"), headers["Host"], runtime.settings.origins):
-            raise Refused(403, "pages of this origin may not connect")
+        self._check_origin(headers)
         handlers = runtime.app.handlers.for_path(head.path)
         if handlers is None:
             raise Refused(404, "no such path")

@@ -1,4 +1,4 @@
-"""Plain HTTP at a native application: the health answer, static files, and 426 for the rest."""
+"""Plain HTTP at a native application: the health answer, static files, and 426 for what no ASGI application serves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _UPGRADE_HINT = b"This is a WebSocket endpoint: connect with a WebSocket client 
 
 
 class PlainHttp:
-    """Answers one plain request on each connection; every answer closes it, so that the next request is routed."""
+    """Answers one plain request on each connection; every answer closes it, so that the next request is routed.
+
+    With an ASGI application (``App(http=…)``), those that it `has`; all others are the application's.
+    """
 
     def __init__(self, runtime: Runtime, cookies: CookieJar) -> None:
         self._cookies = cookies
@@ -25,6 +28,14 @@ class PlainHttp:
         self._slot = runtime.identity.slot
         folder = runtime.app.static
         self._static = StaticFiles(folder) if folder is not None else None
+
+    def has(self, head: Head) -> bool:
+        """Whether the request in `head` has an answer here, other than that there is none."""
+        if head.method == "OPTIONS":
+            return head.target == "*"
+        if head.method not in ("GET", "HEAD"):
+            return False
+        return head.path == self._health_path or (self._static is not None and self._static.find(head.path) is not None)
 
     async def answer(self, offer: Offer, head: Head, answering: Answering) -> None:
         """Write the answer to the request in `head`."""
@@ -50,7 +61,7 @@ class PlainHttp:
         self, offer: Offer, head: Head, file: StaticFile, answering: Answering, with_body: bool
     ) -> None:
         fields = [("ETag", file.etag), ("Last-Modified", file.last_modified), ("X-Content-Type-Options", "nosniff")]
-        cookie = self._cookies.due(offer, offer.session or new_session_id()) if _is_navigation(head) else None
+        cookie = self._cookies.due(offer, offer.session or new_session_id()) if is_navigation(head) else None
         if cookie is not None:
             # Another client must not get this one's session out of a shared cache.
             fields += [("Set-Cookie", cookie), ("Cache-Control", "private, no-cache")]
@@ -83,7 +94,7 @@ def _has_already(head: Head, file: StaticFile) -> bool:
     return any(tag.strip(b" \t").removeprefix(b"W/") == file.etag.encode() for tag in named)
 
 
-def _is_navigation(head: Head) -> bool:
+def is_navigation(head: Head) -> bool:
     """Whether a browser loads a document (Fetch Metadata; older ones show it by what they accept)."""
     mode = head.get(b"sec-fetch-mode")
     if mode is not None:

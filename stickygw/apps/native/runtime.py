@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import SystemRandom
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from stickygw.apps.asgi.registrar import Registrar
 from stickygw.apps.native.awaitables import DONE, NEXT_TURN, Later
 from stickygw.apps.native.drain import SpreadClosing
 from stickygw.apps.native.offload import Offload
@@ -22,13 +23,17 @@ from stickygw.bridge.rooms import check_room
 from stickygw.config.settings import Settings
 from stickygw.connections.keepalive import KeepAlive
 from stickygw.connections.transport import Flusher
+from stickygw.errors import TargetError
 from stickygw.observability.counters import Counters
 from stickygw.routing.cookie import CookieKeys
+from stickygw.routing.keys import parse_key
+from stickygw.routing.learning import parse_learn
 from stickygw.sessions.registry import Sessions
 from stickygw.types import GatewayId, Slot
 from stickygw.wire.prepared import PreparedMessage
 
 if TYPE_CHECKING:
+    from stickygw.apps.asgi.host import AsgiHost
     from stickygw.apps.native.app import App
     from stickygw.apps.native.connection import Connection
 
@@ -51,6 +56,28 @@ class Identity:
     generation: int
     workers: int
     gateway: GatewayId
+
+
+class Served(Protocol):
+    """A connection that is counted and closed here: a native `Connection`, or one of an ASGI application."""
+
+    def send_away(self, code: int, reason: str, *, within: float) -> None:
+        """Close in good order, within so many seconds. Idempotent."""
+
+    def count_into(self, traffic: Traffic) -> None:
+        """Add its messages so far, and those that wait."""
+
+
+class Tasks(set["asyncio.Task[None]"]):
+    """Tasks that run; `on_done` is called behind each that leaves."""
+
+    def __init__(self, on_done: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_done = on_done
+
+    def discard(self, task: object) -> None:
+        super().discard(task)
+        self._on_done()
 
 
 class Runtime:
@@ -87,21 +114,30 @@ class Runtime:
         )
         self.tells = Tells(app.handlers.tell, spawn=self.spawn, counters=counters)
         self.offload = Offload(size=settings.offload_processes, queue=settings.offload_queue)
-        self.connections: set[Connection] = set()
+        self.connections: set[Served] = set()
         self.is_stopping = False
         """Whether new handshakes are refused."""
-        self._draining: SpreadClosing[Connection] | None = None
+        self._draining: SpreadClosing[Served] | None = None
         self._ended = Traffic()  # of connections that are over
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks = Tasks(self._check_idle)
+        """What runs: handlers, and an ASGI application's requests."""
         self._idle: asyncio.Future[None] | None = None
         self._published = 0
+        self.registrar = Registrar(counters=counters)
+        self.asgi: AsgiHost | None = _asgi_host(app.http, self) if app.http is not None else None
+        """What serves the rest of the application's requests."""
 
     async def start(self) -> None:
-        """Run ``on_start``. What it raises is the caller's: the application cannot start."""
+        """Run ``on_start``, then the ASGI application's lifespan.
+
+        What they raise is the caller's: the application cannot start.
+        """
         self.app.run_with(self)
         try:
             for function in self.app.handlers.start:
                 await settled(function())
+            if self.asgi is not None:
+                await self.asgi.start()
         except BaseException:
             self.offload.stop()  # else the process's end waits for it
             raise
@@ -115,13 +151,16 @@ class Runtime:
         """Close every connection with `code`, one after the other over `spread_seconds`.
 
         Those too whose handshake is under way: refusing them would tell clients of a change that is none of theirs.
+        Plain requests finish, and quiet HTTP connections are closed at once: their clients do not mind.
         `within`: as for `close_all`, which may come before it is done.
         """
 
-        def close(connection: Connection) -> None:
+        def close(connection: Served) -> None:
             connection.send_away(code, reason, within=within)
 
         self.tells.stop()
+        if self.asgi is not None:
+            self.asgi.end()
         self._draining = SpreadClosing(
             self.loop, self.connections, spread_seconds=spread_seconds, random=SystemRandom(), close=close
         )
@@ -135,17 +174,22 @@ class Runtime:
         self.tells.stop()
         if self._draining is not None:
             self._draining.cancel()
+        if self.asgi is not None:
+            self.asgi.end()
+            self.asgi.refuse_openings()
         for connection in tuple(self.connections):
             connection.send_away(code, reason, within=within)
 
     async def finish(self) -> None:
-        """Wait for the connections' ends and their handlers, then run ``on_stop``.
+        """Wait for the connections' ends and their handlers, then end the ASGI application and run ``on_stop``.
 
         For handlers that do not end, the caller has to bound this wait.
         """
         try:
             await self.wait_idle()
             self.keep_alive.stop()
+            if self.asgi is not None:
+                await self.asgi.stop()
             for function in self.app.handlers.stop:
                 try:
                     await settled(function())
@@ -154,6 +198,7 @@ class Runtime:
         finally:
             self.offload.stop()
             self.tells.disconnect()
+            self.registrar.disconnect()
         self.app.run_with(None)
 
     def resize(self, workers: int) -> None:
@@ -164,34 +209,33 @@ class Runtime:
         """The messages of all WebSockets, ended ones too. It looks at every open one: for once a second."""
         traffic = Traffic(self._ended.received, self._ended.sent)
         for connection in self.connections:
-            connection.receiver.count_into(traffic)
+            connection.count_into(traffic)
         return traffic
 
     async def wait_idle(self) -> None:
         """Return when no connection is open and no handler runs. One caller at a time."""
-        if self._tasks or self.connections:
+        if self.tasks or self.connections:
             self._idle = self.loop.create_future()
             await self._idle
 
     def running(self) -> str:
         """The handlers that run now, for the log."""
-        names = sorted({_place(task) for task in self._tasks})
-        return f"{len(self._tasks)} handlers running: {', '.join(names) or 'none'}"
+        names = sorted({_place(task) for task in self.tasks})
+        return f"{len(self.tasks)} handlers running: {', '.join(names) or 'none'}"
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run `coroutine` as a task that this runtime owns: `stop` waits for it, and its death is logged."""
         task = self.loop.create_task(coroutine)
-        self._tasks.add(task)
+        self.tasks.add(task)
         task.add_done_callback(self._task_done)
         return task
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task of the application died", exc_info=error)
-        self._check_idle()
+        self.tasks.discard(task)
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: Served) -> None:
         """`connection` is open."""
         self.connections.add(connection)
         if self._draining is not None:
@@ -199,13 +243,17 @@ class Runtime:
 
     def closed(self, connection: Connection) -> None:
         """`connection` is over, its last handler too."""
-        self.connections.discard(connection)
-        connection.receiver.count_into(self._ended)
         self.sessions.release(connection.session)
+        self.ended(connection)
+
+    def ended(self, connection: Served) -> None:
+        """`connection` is over, and holds nothing of ours."""
+        self.connections.discard(connection)
+        connection.count_into(self._ended)
         self._check_idle()
 
     def _check_idle(self) -> None:
-        if self._idle is not None and not self._idle.done() and not self._tasks and not self.connections:
+        if self._idle is not None and not self._idle.done() and not self.tasks and not self.connections:
             self._idle.set_result(None)
 
     def publish(self, room: str, message: PreparedMessage, exclude: Connection | None) -> Awaitable[None]:
@@ -222,6 +270,19 @@ class Runtime:
 
     def _next_turn(self) -> None:
         self._published = 0
+
+
+def _asgi_host(app: Any, runtime: Runtime) -> AsgiHost:
+    try:
+        from stickygw.apps.asgi.host import AsgiHost
+    except ImportError as error:
+        raise TargetError(f"ASGI applications need the extra: pip install 'stickygw[asgi]' ({error})") from None
+    from stickygw.apps.asgi.learner import Learner
+
+    settings = runtime.settings
+    learn = [parse_learn(text) for text in settings.learn]
+    keys = [parse_key(text) for text in settings.keys]
+    return AsgiHost(Learner(app, learn, keys, register=runtime.registrar.register), runtime)
 
 
 async def settled(result: Any) -> Any:

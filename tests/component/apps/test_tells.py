@@ -140,7 +140,7 @@ async def test_an_ask_that_is_not_answered_says_why(app_client: StartClient, cap
     assert "on purpose" in caplog.text, "with its traceback"
     assert client.counters.value("handler_errors", "LookupError") == 1
     assert client.counters.value("tells_dropped", "no_handler") == 1
-    for task in client.runtime._tasks:
+    for task in client.runtime.tasks:
         task.cancel()
 
 

@@ -92,6 +92,63 @@ def test_a_file_with_the_name_of_a_loaded_module_is_refused(tmp_path: Path) -> N
     assert sys.modules["json"].__file__ != str(tmp_path / "json.py")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "async def app(scope, receive, send): ...",
+        "async def app(*arguments): ...",
+        "class Asgi:\n  async def __call__(self, scope, receive, send): ...\napp = Asgi()",
+        "class app:\n  def __init__(self, scope, receive, send): ...\n  def __await__(self): ...",
+        "import functools\nasync def one(more, scope, receive, send): ...\napp = functools.partial(one, 1)",
+        "from fastapi import FastAPI\napp = FastAPI()",
+        "from starlette.applications import Starlette\napp = Starlette()",
+        "import socketio\napp = socketio.ASGIApp(socketio.AsyncServer(async_mode='asgi'))",
+    ],
+)
+def test_an_asgi_application_becomes_an_app_around_it(tmp_path: Path, text: str) -> None:
+    write(tmp_path, "asgi_target.py", text)
+    loaded = load_target("asgi_target.py", directory=tmp_path)
+    assert loaded.http is sys.modules["asgi_target"].app
+    assert loaded.handlers.count == 0
+
+
+def test_a_factory_makes_the_application(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "factory_target.py",
+        AN_APP + "def make(kind=1): return app\nasync def asgi(scope, receive, send): ...",
+    )
+    made = load_target("factory_target:make", directory=tmp_path, is_factory=True)
+    assert made is sys.modules["factory_target"].app
+    assert load_target("factory_target.py:asgi", directory=tmp_path).http is sys.modules["factory_target"].asgi
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("def app(scope): ...", "cannot be called without arguments"),
+        ("app = 3", "cannot be called without arguments"),
+        ("def app(): raise KeyError('x')", "failed with KeyError"),
+        ("def app(): return 3", "what it returns, a int, cannot be called"),
+        ("async def app(): ...", "a factory is a plain function"),
+    ],
+)
+def test_a_factory_that_makes_none_is_told_of(tmp_path: Path, text: str, why: str) -> None:
+    write(tmp_path, "no_factory_in_it.py", text)
+    with pytest.raises(TargetError) as caught:
+        load_target("no_factory_in_it.py", directory=tmp_path, is_factory=True)
+    assert why in str(caught.value)
+
+
+def test_modules_are_looked_for_in_the_app_dir_first(tmp_path: Path) -> None:
+    write(tmp_path, "inner/in_app_dir.py", "import beside_app_dir\n" + AN_APP)
+    write(tmp_path, "inner/beside_app_dir.py", "")
+    assert isinstance(load_target("in_app_dir", directory=tmp_path, app_dir=Path("inner")), App)
+    assert sys.path[:2] == [str(tmp_path / "inner"), str(tmp_path)]
+    with pytest.raises(TargetError, match="--app-dir: there is no folder"):
+        load_target("in_app_dir", directory=tmp_path, app_dir=Path("outer"))
+
+
 def test_a_missing_module_is_an_error_that_names_a_similar_file(tmp_path: Path) -> None:
     write(tmp_path, "lobby_chat.py")
     why = why_not("loby_chat:app", tmp_path)
@@ -110,12 +167,23 @@ def test_a_missing_attribute_is_an_error_that_names_the_app_or_a_similar_name(tm
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("app = 3", "is of type int, not a stickygw.App"),
-        ("async def app(scope, receive, send): ...", "not a stickygw.App; ASGI applications are not served yet"),
-        ("from stickygw.apps.native.app import App as app", "is of type type, not a stickygw.App"),
+        ("app = 3", "neither a stickygw.App nor an ASGI application: a int, cannot be called"),
+        ("from stickygw.apps.native.app import App as app", "a type, is a class; name an instance of it"),
+        ("def app(): ...", "a function, takes no arguments; if it makes the application, add --factory"),
+        (
+            "def app(environ, start_response): ...",
+            "seems to be a WSGI application; wrap it: a2wsgi.WSGIMiddleware(app)",
+        ),
+        ("class Wsgi:\n  def __call__(self, env, start): ...\napp = Wsgi()", "seems to be a WSGI application"),
+        (
+            "class app:\n  def __init__(self, scope): ...\n  async def __call__(self, receive, send): ...",
+            "is an ASGI 2",
+        ),
+        ("async def app(scope): ...", "is an ASGI 2 application"),
+        ("async def app(scope, receive, send, more): ...", "takes 4 arguments, and an ASGI application three"),
     ],
 )
-def test_what_is_no_app_is_told_by_its_type(tmp_path: Path, text: str, why: str) -> None:
+def test_what_is_no_app_is_told_what_it_seems_to_be(tmp_path: Path, text: str, why: str) -> None:
     write(tmp_path, "no_app_in_it.py", text)
     assert why in why_not("no_app_in_it.py", tmp_path)
 

@@ -12,6 +12,7 @@ from typing import Any
 from primary_rig import Rig, running_rig
 from support.waiting import wait_until
 
+from stickygw.primary.learning import Learning
 from stickygw.primary.supervisor import Supervisor
 from stickygw.primary.tells import Tells
 from stickygw.supervision import events as to
@@ -133,6 +134,7 @@ async def supervised(
         def gone(worker: WorkerId) -> None:
             events.gone.append(worker)
             tells.gone(worker)
+            learning.gone(worker)
 
         supervisor = Supervisor(
             Fleet(slots, limits=limits, random=lambda: 0.5),
@@ -142,6 +144,7 @@ async def supervised(
             on_all_ready=lambda: events.names.append("all ready"),
             on_failed=events.failures.append,
             on_tell=lambda worker, slot, message: tells.received(worker, slot, message),
+            on_learn=lambda worker, slot, message: learning.received(worker, slot, message),
             on_gone=gone,
             command=lambda slot, fd: [sys.executable, "-c", program, str(fd), str(mark)],
         )
@@ -151,6 +154,9 @@ async def supervised(
             send=supervisor.send,
             wait_writable=supervisor.wait_writable,
             counters=rig.counters,
+        )
+        learning = Learning(
+            rig.router, send=supervisor.send, wait_writable=supervisor.wait_writable, counters=rig.counters
         )
         try:
             supervisor.start()

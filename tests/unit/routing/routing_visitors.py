@@ -11,6 +11,7 @@ from routing_heads import head
 
 from stickygw.routing.cookie import CookieClaim, CookieKeys
 from stickygw.routing.keys import parse_key
+from stickygw.routing.learning import parse_learn
 from stickygw.routing.load import Load, SlotView, parse_balance
 from stickygw.routing.request_head import Head
 from stickygw.routing.router import Route, Router
@@ -33,6 +34,7 @@ def new_router(
     limit: int = 100,
     chance: Callable[[int], int] | None = None,
     balance: Sequence[str] = ("connections", "lag"),
+    learn: Sequence[str] = (),
 ) -> Router:
     return Router(
         gateway=HERE,
@@ -44,6 +46,7 @@ def new_router(
         table=KeyTable(limit, linger=60),
         random=chance or random.Random(1).randrange,
         balance=parse_balance(balance),
+        learnt=[parse_learn(text).key for text in learn],
     )
 
 

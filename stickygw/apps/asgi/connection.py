@@ -1,0 +1,189 @@
+"""What the connections of an ASGI application have in common: a socket, a transport for uvicorn's protocol, an end."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from stickygw.apps.arrival import Arrival
+from stickygw.apps.asgi.cookie_field import with_cookie
+from stickygw.apps.asgi.protocols import HttpProtocol, WebSocketProtocol
+from stickygw.apps.asgi.transport import AsgiTransport
+from stickygw.observability.context import connection_id
+from stickygw.types import ConnectionId
+from stickygw.wire.http_answer import Fields, answer
+
+if TYPE_CHECKING:
+    from stickygw.apps.asgi.host import AsgiHost
+    from stickygw.apps.native.traffic import Traffic
+
+
+class AsgiConnection(ABC):
+    """Owns a socket from its arrival on, and feeds a protocol of uvicorn's what is for it.
+
+    The bytes beyond are kept here. `on_ended` is called once, when the socket is closed, with the last request's head
+    and the status of its answer (0: there was none); unless the connection is given away before.
+    """
+
+    __slots__ = (
+        "_arrival",
+        "_deadline",
+        "_head",
+        "_host",
+        "_is_scheduled",
+        "_on_ended",
+        "_pending",
+        "_socket",
+        "_status",
+        "_transport",
+        "id",
+        "offer",
+    )
+
+    linger_seconds: ClassVar[float]
+    """How long after our last byte the client may take to close."""
+
+    def __init__(
+        self,
+        host: AsgiHost,
+        arrival: Arrival,
+        id: ConnectionId,
+        on_ended: Callable[..., None],
+    ) -> None:
+        self.id = id
+        self.offer = offer = arrival.offer
+        """Of the last request."""
+        self._host = host
+        self._head = arrival.head
+        self._arrival = arrival
+        self._socket = socket = arrival.transport
+        self._on_ended = on_ended
+        self._transport = AsgiTransport(
+            socket,
+            self,
+            peername=self.client,
+            sockname=socket.local_address,
+            is_secure=offer.is_secure,
+            max_outbox=host.settings.outbox_bytes,
+            linger_seconds=self.linger_seconds,
+        )
+        self._pending = b""  # received, and not for the protocol yet
+        self._deadline = math.inf  # when `_overdue` is called, in monotonic seconds
+        self._is_scheduled = False
+        self._status = 0
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """The address that the application sees."""
+        return (self.offer.host, self.offer.port) if self.offer.host else None
+
+    # What it is asked
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Serve what has arrived."""
+
+    @abstractmethod
+    def send_away(self, code: int, reason: str, *, within: float) -> None:
+        """End soon: a WebSocket with `code`, and its TCP connection `within` seconds; a request when it is answered.
+
+        Idempotent.
+        """
+
+    @abstractmethod
+    def count_into(self, traffic: Traffic) -> None:
+        """Add the messages so far, and those that wait."""
+
+    def look(self, now: float) -> None:
+        """End what takes too long; called about once a second."""
+        blocked_since = self._socket.blocked_since
+        if blocked_since is not None:
+            self._look_at_blocked(now - blocked_since)
+        if now >= self._deadline:
+            self._deadline = math.inf
+            self._overdue()
+
+    @abstractmethod
+    def _look_at_blocked(self, seconds: float) -> None:
+        """The client has taken nothing for `seconds` of what is written."""
+
+    @abstractmethod
+    def _overdue(self) -> None:
+        """The deadline has passed."""
+
+    # Turns
+
+    def _run_clean(self, call: Callable[..., object], *arguments: Any) -> None:
+        """``call(*arguments)``, which may start a task, so that nothing of another request is in its context."""
+        context = self._host.context.copy()
+        context.run(connection_id.set, self.id)
+        context.run(call, *arguments)
+
+    def _schedule(self) -> None:
+        """Look at what is pending in a turn of its own: not within the application's call, nor in its context."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._host.loop.call_soon(self._take_turn, context=self._host.context)
+
+    def _take_turn(self) -> None:
+        self._is_scheduled = False
+        if not self._transport.is_closing():
+            self._look_at_pending()
+
+    @abstractmethod
+    def _look_at_pending(self) -> None:
+        """Go on with what is pending, if that can be."""
+
+    # What the transport's protocol tells
+
+    def answer_begins(self, data: bytes) -> bytes:
+        status = int(data[9:12])  # behind "HTTP/1.1 "
+        if status < 200 and status != 101:
+            return data  # 100 Continue: the answer itself is still to come
+        self._transport.awaits_head = False
+        self._status = status
+        cookie = self._host.cookie_for(self.offer, self._head, status)
+        return data if cookie is None else with_cookie(data, cookie)
+
+    @abstractmethod
+    def message_written(self, data: bytes) -> bool: ...
+
+    @abstractmethod
+    def flow_changed(self) -> None: ...
+
+    @abstractmethod
+    def outbox_overflowed(self) -> None: ...
+
+    # The end
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._socket.abort()
+
+    def _refuse(self, status: int, message: str, fields: Fields = ()) -> None:
+        """End the connection, with an answer of ours. `status` 0: without one, what came is no HTTP."""
+        if status:
+            self._status = status
+            self._socket.write(answer(status, f"{message}\n".encode(), fields=fields))
+        self._transport.close()
+
+    def write_resumed(self) -> None:
+        self._transport.write_resumed()
+
+    def eof_received(self) -> None:
+        """As with asyncio's own transports, a client that sends nothing more gets what was written, and no more."""
+        self._transport.close()
+
+    def _ended(self, protocol: HttpProtocol | WebSocketProtocol | None, **more: Any) -> None:
+        """The socket is closed."""
+        if protocol is not None:
+            protocol.connection_lost(None)
+        self._pending = b""
+        self._host.ended(self)
+        self._on_ended(self._status, self._head, **more)
+
+    def _deadline_in(self, seconds: float) -> None:
+        self._deadline = monotonic() + seconds

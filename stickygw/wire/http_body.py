@@ -1,0 +1,143 @@
+"""Where the body of one HTTP/1.1 request ends (RFC 9112 §6, §7.1): framing, whatever the bytes say.
+
+Every cutting of the bytes gives the same answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+MALFORMED: Final = -1
+"""What `feed` gives for bytes that are no body: where the request ends is not known, so the connection has to."""
+
+MAX_CHUNK_LINE_BYTES = 256
+"""A chunk's size with its extensions, which nobody uses: long ones make a server read much for little."""
+
+MAX_TRAILER_BYTES = 8 * 1024
+MAX_TRAILERS = 100
+"""Bounds of all trailer fields of a request together."""
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # RFC 9110 §5.6.2
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
+_EXTENSION = rb"[ \t]*+;[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
+# 15 digits: a size that no parser's 64-bit number overflows at.
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:%s)*\r\n" % _EXTENSION)
+_TRAILER_LINE = re.compile(_TOKEN + rb":[\t -~\x80-\xff]*+\r\n")
+
+
+class BodyFraming(Protocol):
+    """One request's body, as it comes. Not fed any more once `is_complete`, or `feed` gave `MALFORMED`."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of it has come."""
+
+    def feed(self, data: bytes) -> int:
+        """How many bytes of `data`, from its beginning, belong to this request; `MALFORMED`: nobody knows."""
+
+
+def framing_of(fields: Iterable[tuple[bytes, bytes]]) -> BodyFraming:
+    """The framing that the fields of a head announce; their names are lower case.
+
+    Raises `ValueError` for what has two readings. Our gate lets no such head pass.
+    """
+    lengths, codings = [], []
+    for name, value in fields:
+        if name == b"content-length":
+            lengths.append(value)
+        elif name == b"transfer-encoding":
+            codings.append(value)
+    if not codings and not lengths:
+        return SizedBody(0)
+    if not lengths and len(codings) == 1 and codings[0].lower() == b"chunked":
+        return ChunkedBody()
+    if not codings and len(lengths) == 1 and lengths[0].isdigit():
+        return SizedBody(int(lengths[0]))
+    raise ValueError(f"a body of two readings: Content-Length {lengths}, Transfer-Encoding {codings}")
+
+
+class SizedBody:
+    """A body of as many bytes as Content-Length says, or none."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    @property
+    def is_complete(self) -> bool:
+        return not self._left
+
+    def feed(self, data: bytes) -> int:
+        taken = min(self._left, len(data))
+        self._left -= taken
+        return taken
+
+
+class ChunkedBody:
+    """A chunked body (RFC 9112 §7.1), trailer fields included. A bare CR or LF is refused as soon as it comes."""
+
+    __slots__ = ("_is_behind_data", "_is_in_trailers", "_left", "_line", "_trailer_bytes", "_trailers", "is_complete")
+
+    def __init__(self) -> None:
+        self._left = 0  # bytes of the chunk that is coming
+        self._line = b""  # the line that is coming
+        self._is_behind_data = False  # the next line is the CRLF that ends a chunk
+        self._is_in_trailers = False
+        self._trailers = 0
+        self._trailer_bytes = 0
+        self.is_complete = False
+
+    def feed(self, data: bytes) -> int:
+        position, end = 0, len(data)
+        while position < end and not self.is_complete:
+            if self._left:
+                taken = min(self._left, end - position)
+                self._left -= taken
+                position += taken
+                self._is_behind_data = not self._left
+                continue
+            stop = data.find(b"\n", position) + 1 or end
+            # A line that is too long is seen to be so without reading on.
+            self._line += data[position : min(stop, position + self._max_line_bytes + 1)]
+            position = stop
+            if self._line.endswith(b"\n"):
+                line, self._line = self._line, b""
+                if not self._take_line(line):
+                    return MALFORMED
+            elif len(self._line) >= self._max_line_bytes or b"\r" in self._line[:-1]:
+                return MALFORMED
+        return position
+
+    @property
+    def _max_line_bytes(self) -> int:
+        if self._is_behind_data:
+            return 2
+        return MAX_TRAILER_BYTES - self._trailer_bytes if self._is_in_trailers else MAX_CHUNK_LINE_BYTES
+
+    def _take_line(self, line: bytes) -> bool:
+        """Whether `line`, which ends in LF, may stand here."""
+        if len(line) > self._max_line_bytes:
+            return False
+        if self._is_behind_data:
+            self._is_behind_data = False
+            return line == b"\r\n"
+        return self._take_trailer(line) if self._is_in_trailers else self._take_size(line)
+
+    def _take_size(self, line: bytes) -> bool:
+        match = _CHUNK_LINE.fullmatch(line)
+        if match is None:
+            return False
+        self._left = int(match[1], 16)
+        self._is_in_trailers = not self._left
+        return True
+
+    def _take_trailer(self, line: bytes) -> bool:
+        if line == b"\r\n":
+            self.is_complete = True
+            return True
+        self._trailers += 1
+        self._trailer_bytes += len(line)
+        return self._trailers <= MAX_TRAILERS and _TRAILER_LINE.fullmatch(line) is not None
