@@ -106,7 +106,9 @@ class WebSocketConnection(AsgiConnection):
             self._schedule()
             if self._shut is not None:
                 code, reason, within = self._shut
-                self._host.loop.call_soon(lambda: self.send_away(code, reason, within=within), context=self._host.context)
+                self._host.loop.call_soon(
+                    lambda: self.send_away(code, reason, within=within), context=self._host.context
+                )
         return data
 
     def message_written(self, data: bytes) -> bool:
