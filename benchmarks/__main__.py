@@ -10,10 +10,16 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results"
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the gateway of the integration tests
 
-from benchmarks import blocked, cpu_bound, echo, openings  # noqa: E402
+from benchmarks import asgi, blocked, cpu_bound, echo, openings  # noqa: E402
 from benchmarks.measure import circumstances  # noqa: E402
 
-BENCHMARKS = {"openings": openings.run, "echo": echo.run, "blocked": blocked.run, "cpu_bound": cpu_bound.run}
+BENCHMARKS = {
+    "openings": openings.run,
+    "echo": echo.run,
+    "asgi": asgi.run,
+    "blocked": blocked.run,
+    "cpu_bound": cpu_bound.run,
+}
 
 
 def main() -> None:

@@ -45,10 +45,12 @@ def figure(values: Sequence[float]) -> Figure:
     return Figure(statistics.median(values), medians[int(RESAMPLES * 0.025)], medians[int(RESAMPLES * 0.975)])
 
 
-def pairs(first: Callable[[], float], second: Callable[[], float]) -> list[tuple[float, float]]:
-    """`ROUNDS` pairs, measured in turns and with changing order, so that a slow moment of the machine hits both."""
+def pairs(
+    first: Callable[[], float], second: Callable[[], float], *, rounds: int = ROUNDS
+) -> list[tuple[float, float]]:
+    """So many pairs, measured in turns and with changing order, so that a slow moment of the machine hits both."""
     measured = []
-    for round_number in range(ROUNDS):
+    for round_number in range(rounds):
         if round_number % 2:
             later = second()
             measured.append((first(), later))

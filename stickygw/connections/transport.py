@@ -86,7 +86,6 @@ class SocketTransport:
         "_flusher",
         "_is_closing",
         "_is_eof",
-        "_is_paused",
         "_is_reading",
         "_is_scheduled",
         "_linger",
@@ -97,6 +96,7 @@ class SocketTransport:
         "_waiters",
         "blocked_since",
         "is_closed",
+        "is_paused",
         "outbox_bytes",
         "owner",
         "received_bytes",
@@ -113,7 +113,7 @@ class SocketTransport:
         self._waiters: list[asyncio.Future[None]] = []
         self._linger: asyncio.TimerHandle | None = None
         self._is_reading = False
-        self._is_paused = False
+        self.is_paused = False
         self._is_scheduled = False
         self._is_closing = False
         self._is_eof = False
@@ -123,6 +123,7 @@ class SocketTransport:
         self.sent_bytes = 0
         self.blocked_since: float | None = None
         self.is_closed = False
+        self.is_paused = False
 
     @property
     def local_address(self) -> tuple[str, int] | str | None:
@@ -164,11 +165,11 @@ class SocketTransport:
 
     def pause_reading(self) -> None:
         """Read no more until `resume_reading`. The loop is told only if something comes, for most pauses are short."""
-        self._is_paused = True
+        self.is_paused = True
 
     def resume_reading(self) -> None:
         """Read again."""
-        self._is_paused = False
+        self.is_paused = False
         if not self._is_reading and not self.is_closed and self.owner is not None:
             self.start(self.owner)
 
@@ -179,12 +180,17 @@ class SocketTransport:
 
     def _readable(self) -> None:
         assert self.owner is not None
-        if self._is_paused:
+        if self.is_paused:
             self._stop_reading()
             return
-        data = self.receive_nowait()
-        if data is None:
+        # `receive_nowait`, without its call: this is done for each message
+        try:
+            data = self._sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
             return
+        except OSError:
+            data = b""
+        self.received_bytes += len(data)
         if not data:
             self._is_eof = True
             self._stop_reading()
@@ -221,19 +227,26 @@ class SocketTransport:
         """`write`, and where nothing waits before it, at once: the loop need not turn once more for it."""
         if self._outbox or self._is_closing or self.is_closed:
             self.write(data)
-        else:
-            self._outbox.append(data)
-            self.outbox_bytes += len(data)
-            self.flush()
+            return
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # as in `flush`
+            self.abort()
+            return
+        self.sent_bytes += sent
+        if sent < len(data):
+            self._outbox.append(memoryview(data)[sent:])
+            self.outbox_bytes = len(data) - sent
+            self._block()
 
     def flush(self) -> None:
         """Write as much of the outbox as the kernel takes."""
         self._is_scheduled = False
         outbox = self._outbox
         while outbox and not self.is_closed:
-            chunk = outbox.popleft()
-            if outbox:
-                chunk = self._gather(chunk)
+            chunk = outbox.popleft() if len(outbox) == 1 else self._gather()
             try:
                 sent = self._sock.send(chunk)
             except BlockingIOError:
@@ -261,13 +274,20 @@ class SocketTransport:
         elif was_blocked and self.owner is not None:
             self.owner.write_resumed()  # last: it may write, or close
 
-    def _gather(self, first: bytes | memoryview) -> bytes:
-        parts, size = [first], len(first)
-        while self._outbox and size < WRITE_BYTES:
-            part = self._outbox.popleft()
+    def _gather(self) -> bytes | memoryview:
+        """What waits, or the beginning of it, as one chunk."""
+        outbox = self._outbox
+        if self.outbox_bytes <= WRITE_BYTES:
+            chunk = b"".join(outbox)
+            outbox.clear()
+            return chunk
+        parts: list[bytes | memoryview] = []
+        size = 0
+        while outbox and size < WRITE_BYTES:
+            part = outbox.popleft()
             parts.append(part)
             size += len(part)
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _block(self) -> None:
         if self.blocked_since is None:

@@ -13,7 +13,7 @@ fixed order, and bytes after it are never looked at.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from typing import Final
 
@@ -87,17 +87,24 @@ class Head:
     fields: list[tuple[bytes, bytes]]
     size: int
     is_websocket: bool
+    _first: dict[bytes, bytes] | None = field(default=None, repr=False, compare=False)
 
     def get(self, name: bytes) -> bytes | None:
         """The value of the first field called `name` (lower case), or None."""
-        for field_name, value in self.fields:
-            if field_name == name:
-                return value
-        return None
+        if self._first is None:  # made when it is needed: not every head is asked
+            self._first = dict(reversed(self.fields))
+        return self._first.get(name)
 
     def get_all(self, name: bytes) -> list[bytes]:
         """The values of all fields called `name` (lower case), in order."""
         return [value for field_name, value in self.fields if field_name == name]
+
+    @property
+    def is_kept_alive(self) -> bool:
+        """Whether the client may send another request behind this one (RFC 9112, 9.3; not in HTTP/1.0)."""
+        if self.version == "1.0":
+            return False
+        return self.get(b"connection") is None or b"close" not in _tokens(self.get_all(b"connection"))
 
 
 def examine(data: bytes) -> Head | Refusal | NeedMore:
@@ -116,6 +123,24 @@ def examine(data: bytes) -> Head | Refusal | NeedMore:
     if len(fields) > MAX_FIELDS:
         return _TOO_MANY_FIELDS
     return _judged(method, target, b"1." + minor, fields, size)
+
+
+def examine_further(data: bytes, last: Head, block: bytes) -> Head | Refusal | NeedMore:
+    """`examine`, on a connection where `last` came before, whose field lines and blank line were `block`.
+
+    Clients mostly send the same fields with each request: then only the request line is new, and all else about them
+    has been found out.
+    """
+    line = _REQUEST_LINE.match(data)
+    if line is None or not block or not data.startswith(block, line.end()) or last.is_websocket:
+        return examine(data)
+    size = line.end() + len(block)
+    method, target, version = line.groups()
+    if size > MAX_HEAD_BYTES or version.decode("ascii") != last.version:
+        return examine(data)
+    text = target.decode("ascii")
+    path, _, query = text.partition("?")
+    return Head(method.decode("ascii"), text, path, query, last.version, last.fields, size, False, last._first)
 
 
 # --- the grammar ----------------------------------------------------------------------------------
@@ -146,6 +171,9 @@ _OPENING = re.compile(
         # One line more than is allowed is read, so that the excess is seen.
         rb"\n()(?:%s){0,%d}(?:(\r\n)|\r|%s)?" % (_COMPLETE_FIELD, MAX_FIELDS + 1, _PARTIAL_FIELD),
     )
+)
+_REQUEST_LINE = re.compile(
+    b"(%b{1,%d}+) (/%b{0,%d}+) HTTP/(1\\.[01])\r\n" % (_TOKEN, MAX_METHOD_BYTES, _TARGET, MAX_TARGET_BYTES - 1)
 )
 _FIELD = re.compile(rb"([^:]++):([^\r]*+)\r\n")  # over lines that _OPENING has accepted
 
@@ -210,6 +238,7 @@ _JUDGED = frozenset(
     )
 )
 _NONE: tuple[bytes, ...] = ()
+_SLASH = 0x2F
 _Found = dict[bytes, list[bytes]]
 
 
@@ -225,7 +254,8 @@ def _judged(
             else:
                 found[name] = [value]
     is_current = version == b"1.1"
-    refusal = _target_fault(method, target) or _host_fault(found, is_current)
+    refusal = None if target[0] == _SLASH else _target_fault(method, target)
+    refusal = refusal or _host_fault(found, is_current)
     if refusal is None and (b"content-length" in found or b"transfer-encoding" in found):
         refusal = _framing_fault(found, is_current)
     is_websocket = b"upgrade" in found and _asks_for_websocket(found)
@@ -241,7 +271,7 @@ def _judged(
 def _target_fault(method: bytes, target: bytes) -> Refusal | None:
     # Origin-form only. absolute-form (`GET http://a/ …`) and authority-form (`CONNECT a:80`) name a host a
     # second time beside Host: whoever of us and the application reads the other one has another request.
-    if target[0] == 0x2F or (target == b"*" and method == b"OPTIONS"):
+    if target == b"*" and method == b"OPTIONS":
         return None
     return Refusal(400, RefusalReason.BAD_TARGET, "The request target has to be a path that begins with a slash.")
 

@@ -1,4 +1,4 @@
-"""Where the body of one HTTP/1.1 request ends (RFC 9112 §6, §7.1): framing, whatever the bytes say.
+"""What the body of one HTTP/1.1 request is, and where it ends (RFC 9112 §6, §7.1).
 
 Every cutting of the bytes gives the same answer.
 """
@@ -6,7 +6,7 @@ Every cutting of the bytes gives the same answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 MALFORMED: Final = -1
@@ -24,7 +24,7 @@ _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
 _EXTENSION = rb"[ \t]*+;[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
 # 15 digits: a size that no parser's 64-bit number overflows at.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:%s)*\r\n" % _EXTENSION)
-_TRAILER_LINE = re.compile(_TOKEN + rb":[\t -~\x80-\xff]*+\r\n")
+_TRAILER_LINE = re.compile(rb"(" + _TOKEN + rb"):([\t -~\x80-\xff]*+)\r\n")
 
 
 class BodyFraming(Protocol):
@@ -34,8 +34,13 @@ class BodyFraming(Protocol):
     def is_complete(self) -> bool:
         """Whether all of it has come."""
 
-    def feed(self, data: bytes) -> int:
-        """How many bytes of `data`, from its beginning, belong to this request; `MALFORMED`: nobody knows."""
+    @property
+    def trailers(self) -> Sequence[tuple[bytes, bytes]]:
+        """The trailer fields that have come, their names as sent."""
+
+    def feed(self, data: bytes) -> tuple[bytes, int]:
+        """What of the body is in `data`, and how many bytes of `data`, from its beginning, belong to this request;
+        `MALFORMED`: nobody knows."""
 
 
 def framing_of(fields: Iterable[tuple[bytes, bytes]]) -> BodyFraming:
@@ -63,6 +68,8 @@ class SizedBody:
 
     __slots__ = ("_left",)
 
+    trailers: Sequence[tuple[bytes, bytes]] = ()
+
     def __init__(self, size: int) -> None:
         self._left = size
 
@@ -70,31 +77,37 @@ class SizedBody:
     def is_complete(self) -> bool:
         return not self._left
 
-    def feed(self, data: bytes) -> int:
+    def feed(self, data: bytes) -> tuple[bytes, int]:
         taken = min(self._left, len(data))
         self._left -= taken
-        return taken
+        return data[:taken], taken
+
+
+NO_BODY: Final = SizedBody(0)
+"""The body of most requests: none."""
 
 
 class ChunkedBody:
     """A chunked body (RFC 9112 §7.1), trailer fields included. A bare CR or LF is refused as soon as it comes."""
 
-    __slots__ = ("_is_behind_data", "_is_in_trailers", "_left", "_line", "_trailer_bytes", "_trailers", "is_complete")
+    __slots__ = ("_is_behind_data", "_is_in_trailers", "_left", "_line", "_trailer_bytes", "is_complete", "trailers")
 
     def __init__(self) -> None:
         self._left = 0  # bytes of the chunk that is coming
         self._line = b""  # the line that is coming
         self._is_behind_data = False  # the next line is the CRLF that ends a chunk
         self._is_in_trailers = False
-        self._trailers = 0
+        self.trailers: list[tuple[bytes, bytes]] = []
         self._trailer_bytes = 0
         self.is_complete = False
 
-    def feed(self, data: bytes) -> int:
+    def feed(self, data: bytes) -> tuple[bytes, int]:
+        content: list[bytes] = []
         position, end = 0, len(data)
         while position < end and not self.is_complete:
             if self._left:
                 taken = min(self._left, end - position)
+                content.append(data[position : position + taken])
                 self._left -= taken
                 position += taken
                 self._is_behind_data = not self._left
@@ -106,10 +119,10 @@ class ChunkedBody:
             if self._line.endswith(b"\n"):
                 line, self._line = self._line, b""
                 if not self._take_line(line):
-                    return MALFORMED
+                    return b"", MALFORMED
             elif len(self._line) >= self._max_line_bytes or b"\r" in self._line[:-1]:
-                return MALFORMED
-        return position
+                return b"", MALFORMED
+        return b"".join(content), position
 
     @property
     def _max_line_bytes(self) -> int:
@@ -138,6 +151,9 @@ class ChunkedBody:
         if line == b"\r\n":
             self.is_complete = True
             return True
-        self._trailers += 1
+        match = _TRAILER_LINE.fullmatch(line)
+        if match is None or len(self.trailers) == MAX_TRAILERS:
+            return False
         self._trailer_bytes += len(line)
-        return self._trailers <= MAX_TRAILERS and _TRAILER_LINE.fullmatch(line) is not None
+        self.trailers.append((match[1], match[2].strip(b" \t")))
+        return True

@@ -41,6 +41,11 @@ class Uvicorn:
         return self._port
 
     @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What it has said."""
         return "".join(self._lines)

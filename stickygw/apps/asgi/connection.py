@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from stickygw.apps.arrival import Arrival
 from stickygw.apps.asgi.cookie_field import with_cookie
-from stickygw.apps.asgi.protocols import HttpProtocol, WebSocketProtocol
 from stickygw.apps.asgi.transport import AsgiTransport
 from stickygw.observability.context import connection_id
 from stickygw.types import ConnectionId
@@ -30,6 +30,7 @@ class AsgiConnection(ABC):
 
     __slots__ = (
         "_arrival",
+        "_context",
         "_deadline",
         "_head",
         "_host",
@@ -70,6 +71,9 @@ class AsgiConnection(ABC):
             max_outbox=host.settings.outbox_bytes,
             linger_seconds=self.linger_seconds,
         )
+        # A request's task starts with a copy of it: what an application sets there stays there.
+        self._context = host.context.copy()
+        self._context.run(connection_id.set, id)
         self._pending = b""  # received, and not for the protocol yet
         self._deadline = math.inf  # when `_overdue` is called, in monotonic seconds
         self._is_scheduled = False
@@ -116,12 +120,6 @@ class AsgiConnection(ABC):
 
     # Turns
 
-    def _run_clean(self, call: Callable[..., object], *arguments: Any) -> None:
-        """``call(*arguments)``, which may start a task, so that nothing of another request is in its context."""
-        context = self._host.context.copy()
-        context.run(connection_id.set, self.id)
-        context.run(call, *arguments)
-
     def _schedule(self) -> None:
         """Look at what is pending in a turn of its own: not within the application's call, nor in its context."""
         if not self._is_scheduled:
@@ -139,13 +137,14 @@ class AsgiConnection(ABC):
 
     # What the transport's protocol tells
 
-    def answer_begins(self, data: bytes) -> bytes:
-        status = int(data[9:12])  # behind "HTTP/1.1 "
-        if status < 200 and status != 101:
-            return data  # 100 Continue: the answer itself is still to come
+    @abstractmethod
+    def answer_begins(self, data: bytes) -> None: ...
+
+    def _begun(self, data: bytes) -> bytes:
+        """`data`, which begins with the head of the answer, as it is to be written."""
         self._transport.awaits_head = False
-        self._status = status
-        cookie = self._host.cookie_for(self.offer, self._head, status)
+        self._status = int(data[9:12])  # behind "HTTP/1.1 "
+        cookie = self._host.cookie_for(self.offer, self._head, self._status)
         return data if cookie is None else with_cookie(data, cookie)
 
     @abstractmethod
@@ -177,10 +176,9 @@ class AsgiConnection(ABC):
         """As with asyncio's own transports, a client that sends nothing more gets what was written, and no more."""
         self._transport.close()
 
-    def _ended(self, protocol: HttpProtocol | WebSocketProtocol | None, **more: Any) -> None:
+    def _ended(self, protocol: asyncio.Protocol, **more: Any) -> None:
         """The socket is closed."""
-        if protocol is not None:
-            protocol.connection_lost(None)
+        protocol.connection_lost(None)
         self._pending = b""
         self._host.ended(self)
         self._on_ended(self._status, self._head, **more)

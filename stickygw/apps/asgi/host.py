@@ -112,9 +112,9 @@ class AsgiHost:
             self._sweep()
         connection.begin()
 
-    def new_http_protocol(self, on_answered: Callable[[], None]) -> HttpProtocol:
+    def new_http_protocol(self, transport: asyncio.Transport, on_answered: Callable[[], None]) -> HttpProtocol:
         """A protocol for one connection."""
-        return HttpProtocol(self._config, self._state, self._lifespan.state, on_answered)
+        return HttpProtocol(self._config, self._state, self._lifespan.state, transport, on_answered)
 
     def new_websocket_protocol(self) -> WebSocketProtocol:
         """A protocol for one WebSocket."""
@@ -124,11 +124,6 @@ class AsgiHost:
         """`connection` is over."""
         self._connections.discard(connection)
         self._runtime.ended(connection)
-
-    def forget(self, connection: AsgiConnection, protocol: HttpProtocol) -> None:
-        """`connection` was given away; its `protocol` is not needed any more."""
-        self._state.connections.discard(protocol)
-        self.ended(connection)
 
     def _sweep(self) -> None:
         self._timer = self.loop.call_later(SWEEP_SECONDS, self._sweep) if self._connections else None

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 
 from stickygw.apps.arrival import Arrival
 from stickygw.apps.asgi.connection import AsgiConnection
-from stickygw.apps.asgi.protocols import HttpProtocol
 from stickygw.connections.answering import STALL_SECONDS
 from stickygw.connections.transport import LINGER_SECONDS
-from stickygw.routing.request_head import NEED_MORE, Head, Refusal, examine
+from stickygw.routing.request_head import NEED_MORE, Head, Refusal, examine_further
 from stickygw.types import ConnectionId
-from stickygw.wire.http_body import MALFORMED, BodyFraming, framing_of
+from stickygw.wire.http_body import MALFORMED, NO_BODY, BodyFraming, framing_of
 from stickygw.wire.link import Offer
 
 if TYPE_CHECKING:
@@ -52,14 +51,13 @@ class HttpConnection(AsgiConnection):
     """
 
     __slots__ = (
+        "_block",
         "_framing",
-        "_head_bytes",
         "_is_answered",
         "_is_head_begun",
         "_phase",
         "_protocol",
         "_requests",
-        "_written",
     )
 
     linger_seconds = LINGER_SECONDS
@@ -73,80 +71,71 @@ class HttpConnection(AsgiConnection):
     ) -> None:
         super().__init__(host, arrival, id, on_ended)
         self._phase = _Phase.HEAD
-        self._framing: BodyFraming | None = None
+        self._framing: BodyFraming = NO_BODY
         self._is_answered = False
         self._is_head_begun = False
         self._requests = 0
-        self._head_bytes = b""  # of the last request, as they came
-        self._written = b""  # the same for httptools
-        self._protocol: HttpProtocol | None = None
+        self._block = b""  # the last head's field lines, as they came
+        self._protocol = host.new_http_protocol(self._transport, self._answered)
+        self._protocol.client, self._protocol.is_secure = self.client, self.offer.is_secure
 
     def begin(self) -> None:
-        self._protocol = self._host.new_http_protocol(self._answered)
-        self._protocol.connection_made(self._transport)
         self._transport.set_protocol(self._protocol)
         self._socket.start(self)
         if not self._socket.is_closed:
             self._begin_request(self._head, self._arrival.rest)
 
     def _begin_request(self, head: Head, rest: bytes) -> None:
-        protocol = self._protocol
-        assert protocol is not None
-        if head is not self._head or not self._requests:
-            self._head = head
-            self._written = _written(head)
+        self._head = head
         self._requests += 1
-        self._framing = framing_of(head.fields)
-        self._phase = _Phase.BEYOND if self._framing.is_complete else _Phase.BODY
         self._deadline = math.inf
         self._is_answered = self._is_head_begun = False
         self._transport.awaits_head = True
-        self._run_clean(protocol.data_received, self._written)
-        if self._transport.is_closing():
-            return  # httptools refuses what the gate lets pass: a method that it does not know
-        if self._host.is_ending or head.get(b"upgrade") is not None:
-            # Behind an upgrade, even one that is ignored, httptools reads nothing more.
-            protocol.cycle.keep_alive = False
-        if rest:
+        has_body = head.get(b"content-length") is not None or head.get(b"transfer-encoding") is not None
+        self._framing = framing_of(head.fields) if has_body else NO_BODY
+        self._phase = _Phase.BODY
+        self._protocol.begin(head, self._context, keep_alive=head.is_kept_alive and not self._host.is_ending)
+        if self._framing.is_complete:
+            self._body_ended()
+        if rest and not self._transport.is_closing():
             self.data_received(rest)
 
     # Receiving
 
     def data_received(self, data: bytes) -> None:
-        if self._transport.is_closing():
-            return  # nothing more is answered, and what was says so
         if self._phase is _Phase.BODY:
             data = self._feed_body(data)
         if data:
             self._pending += data
-            self._look_at_pending()
+            if self._phase is _Phase.HEAD:
+                self._look_at_head()
+            if self._pending:
+                self.flow_changed()
 
     def _feed_body(self, data: bytes) -> bytes:
         """Feed what belongs to the body; what follows it."""
-        assert self._framing is not None
-        assert self._protocol is not None
-        size = self._framing.feed(data)
+        content, size = self._framing.feed(data)
         if size == MALFORMED:
             # Behind an answer that has begun, another would be garbage.
             self._refuse(400 if self._transport.awaits_head else 0, "The body is not chunked as RFC 9112, 7.1 has it.")
             return b""
-        self._protocol.data_received(data if size == len(data) else data[:size])
-        if self._framing.is_complete and not self._transport.is_closing():
-            self._body_ended(self._protocol)
+        if content:
+            self._protocol.add_body(content)
+        if self._framing.is_complete:
+            self._body_ended()
         return data[size:]
 
-    def _body_ended(self, protocol: HttpProtocol) -> None:
-        if protocol.cycle.more_body and not self._is_answered:
-            # Two parsers that do not agree where a request ends are how requests are smuggled.
-            log.error("httptools sees no end of a body that has ended: the connection is cut")
-            self._transport.abort()
-            return
+    def _body_ended(self) -> None:
+        self._protocol.end_body(self._framing.trailers)
         self._phase = _Phase.BEYOND
         if self._is_answered:
             self._await_next()
 
     def _answered(self) -> None:
-        """The answer is complete, and the connection is to be kept."""
+        """The answer is complete; the connection is kept, unless it closes already."""
+        self._transport.release()
+        if self._transport.is_closing():
+            return
         self._is_answered = True
         if self._phase is _Phase.BEYOND:
             self._await_next()
@@ -162,15 +151,16 @@ class HttpConnection(AsgiConnection):
 
     def _look_at_pending(self) -> None:
         if self._phase is _Phase.HEAD:
-            if self._socket.outbox_bytes:
-                self._socket.flush()
-            if not self._socket.outbox_bytes and not self._socket.is_closed:
-                self._look_at_head()
+            self._look_at_head()
         self.flow_changed()
 
     def _look_at_head(self) -> None:
-        # Who polls sends the same request again and again, and the same bytes have the same verdict.
-        verdict = self._head if self._pending == self._head_bytes else examine(self._pending)
+        """Go on with the next request, if its head is complete and the answer before it has left."""
+        if self._socket.outbox_bytes:
+            self._socket.flush()
+            if self._socket.outbox_bytes or self._socket.is_closed:
+                return
+        verdict = examine_further(self._pending, self._head, self._block)
         if verdict is NEED_MORE:
             if not self._is_head_begun:
                 self._is_head_begun = True
@@ -179,8 +169,9 @@ class HttpConnection(AsgiConnection):
             self._refuse(verdict.status, verdict.message, verdict.fields)
         else:
             assert isinstance(verdict, Head)
-            self._head_bytes, rest = self._pending[: verdict.size], self._pending[verdict.size :]
-            self._pending = b""
+            if verdict.fields is not self._head.fields:
+                self._block = self._pending[self._pending.index(b"\r\n") + 2 : verdict.size]
+            rest, self._pending = self._pending[verdict.size :], b""
             self._route_further(verdict, rest)
 
     def _route_further(self, head: Head, rest: bytes) -> None:
@@ -189,18 +180,14 @@ class HttpConnection(AsgiConnection):
         if not self._host.serves(head):
             self._give_away(offer, head, rest)
             return
-        assert self._protocol is not None
         if offer is not self.offer:
             self.offer = offer
-            self._protocol.client = self.client
-            self._protocol.scheme = "https" if offer.is_secure else "http"
+            self._protocol.client, self._protocol.is_secure = self.client, offer.is_secure
         self._begin_request(head, rest)
 
     def _give_away(self, offer: Offer, head: Head, rest: bytes) -> None:
         """Let another serve the connection from the request `head` on."""
-        assert self._protocol is not None
-        self._host.forget(self, self._protocol)
-        self._protocol = None
+        self._host.ended(self)
         self._host.give(replace(self._arrival, offer=offer, head=head, rest=rest))
 
     # What the transport tells
@@ -214,6 +201,14 @@ class HttpConnection(AsgiConnection):
             self._socket.pause_reading()
         else:
             self._socket.resume_reading()
+
+    def answer_begins(self, data: bytes) -> None:
+        if data.startswith(b"HTTP/1.1 1"):
+            self._socket.write(data)  # 100 Continue: the answer itself is still to come
+        else:
+            # "The protocol server must not start sending the response to the client until it has received at least one
+            # Response Body event" (ASGI, HTTP spec 2.3). It also makes one write of most answers.
+            self._transport.hold(self._begun(data))
 
     def message_written(self, data: bytes) -> bool:
         return True  # pieces of a body: the application may have several
@@ -244,15 +239,8 @@ class HttpConnection(AsgiConnection):
     def send_away(self, code: int, reason: str, *, within: float) -> None:
         if self._phase is _Phase.HEAD:
             self._transport.close()
-        elif self._protocol is not None and not self._transport.is_closing():
-            self._protocol.cycle.keep_alive = False
+        else:
+            self._protocol.end_with_answer()
 
     def transport_closed(self) -> None:
-        protocol, self._protocol = self._protocol, None
-        self._ended(protocol, requests=self._requests)
-
-
-def _written(head: Head) -> bytes:
-    """The head as a client that wastes no byte would have sent it; what the gate has read, and nothing else."""
-    lines = b"".join([b"%b: %b\r\n" % field for field in head.fields])
-    return b"%b %b HTTP/%b\r\n%b\r\n" % (head.method.encode(), head.target.encode(), head.version.encode(), lines)
+        self._ended(self._protocol, requests=self._requests)

@@ -16,8 +16,8 @@ from stickygw.connections.transport import HIGH_WATER_BYTES, LINGER_SECONDS, Soc
 class TransportUser(Protocol):
     """Who feeds the protocol: the connection."""
 
-    def answer_begins(self, data: bytes) -> bytes:
-        """`data`, which begins with the head of an answer, as it is to be written."""
+    def answer_begins(self, data: bytes) -> None:
+        """Write `data`, which begins with the head of an answer."""
 
     def message_written(self, data: bytes) -> bool:
         """What follows an answer's head was accepted for the client; whether more is likely to follow in this turn."""
@@ -38,6 +38,7 @@ class AsgiTransport(asyncio.Transport):
 
     __slots__ = (
         "_facts",
+        "_held",
         "_is_closing",
         "_linger_seconds",
         "_max_outbox",
@@ -68,6 +69,7 @@ class AsgiTransport(asyncio.Transport):
         self._max_outbox = max_outbox
         self._linger_seconds = linger_seconds
         self._is_closing = False
+        self._held = b""
         self.awaits_head = False
         """Whether the next bytes begin an answer."""
         self.is_read_paused = False
@@ -92,7 +94,7 @@ class AsgiTransport(asyncio.Transport):
 
     def pause_reading(self) -> None:
         self.is_read_paused = True
-        self._user.flow_changed()
+        self._transport.is_paused = True  # `pause_reading`, without its call: this is done for each message
 
     def resume_reading(self) -> None:
         self.is_read_paused = False
@@ -101,22 +103,38 @@ class AsgiTransport(asyncio.Transport):
     # Writing
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        if self._is_closing or not data:
+        if self._is_closing:
             return
-        data = bytes(data)
+        if type(data) is not bytes:
+            data = bytes(data)
         transport = self._transport
         is_alone = not transport.outbox_bytes
-        if self.awaits_head:
-            transport.write(self._user.answer_begins(data))
+        if self._held:
+            data, self._held = self._held + data, b""
+            transport.write_now(data)
+        elif self.awaits_head:
+            self._user.answer_begins(data)
+        elif not data:
+            return
         elif self._user.message_written(data):
             transport.write(data)
         else:
             transport.write_now(data)
-        if transport.outbox_cost > HIGH_WATER_BYTES:
+        if transport.outbox_bytes and transport.outbox_cost > HIGH_WATER_BYTES:
             self._check_outbox(is_alone=is_alone)
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview[Any]]) -> None:
         self.write(b"".join(list_of_data))
+
+    def hold(self, data: bytes) -> None:
+        """Write `data` together with what comes next, or when there comes nothing more (`release`)."""
+        self._held = data
+
+    def release(self) -> None:
+        """Write what is held back."""
+        if self._held:
+            data, self._held = self._held, b""
+            self._transport.write_now(data)
 
     def can_write_eof(self) -> bool:
         return False
@@ -156,11 +174,14 @@ class AsgiTransport(asyncio.Transport):
         """Write no more; close when what was written has left."""
         if self.is_closing():
             return
+        self.release()
         self._is_closing = True
         self._transport.flush()
         # The socket's own close gives a blocked outbox no more than its linger time.
         if self._transport.blocked_since is None:
             self._transport.close(self._linger_seconds)
+        else:
+            self._transport.pause_reading()  # nobody is there for what the client still sends; `close` drops it
 
     def abort(self) -> None:
         self._is_closing = True

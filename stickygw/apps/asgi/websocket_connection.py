@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 PIECE_BYTES = 16 * 1024
 """So much of what a client has sent is read before other connections have their turn: of the smallest frames, 2,700."""
 
-_MESSAGE_OPCODES = (0x1, 0x2)
+_CONTROL = 0x08
+"""The bit that the opcodes of control frames have in common (RFC 6455, 5.2)."""
 
 
 class WebSocketConnection(AsgiConnection):
@@ -60,7 +61,7 @@ class WebSocketConnection(AsgiConnection):
         self._socket.start(self)
         if self._socket.is_closed:
             return
-        self._run_clean(protocol.data_received, _written(self._head))
+        self._context.run(protocol.data_received, _written(self._head))
         if not protocol.handshake_initiated and not self._transport.is_closing():
             # The library's bound of a field line, 8 KiB, is lower than the gate's of a head; beyond, it says nothing.
             self._refuse(431, "A field of the handshake is too long.")
@@ -69,38 +70,43 @@ class WebSocketConnection(AsgiConnection):
     # Receiving
 
     def data_received(self, data: bytes) -> None:
-        self._pending += data
-        self._look_at_pending()
+        if self._status == 101 and not self._pending and len(data) <= PIECE_BYTES:
+            self._protocol.data_received(data)  # which is not paused, else the socket would be
+        else:
+            self._pending += data
+            self._look_at_pending()
 
     def _look_at_pending(self) -> None:
-        if self._can_read:
+        if self._pending and self._can_feed:
             piece, self._pending = self._pending[:PIECE_BYTES], self._pending[PIECE_BYTES:]
             self._protocol.data_received(piece)
         self.flow_changed()
 
     @property
-    def _can_read(self) -> bool:
+    def _can_feed(self) -> bool:
         transport = self._transport
         return (
-            bool(self._pending)
-            and self._protocol.handshake_complete
+            self._protocol.handshake_complete
             and not transport.is_read_paused
             and not transport.is_write_paused
             and not transport.is_closing()
         )
 
     def flow_changed(self) -> None:
-        if self._can_read:
-            self._schedule()
-        if self._pending or self._transport.is_read_paused or self._transport.is_write_paused:
+        transport = self._transport
+        if self._pending:
+            if self._can_feed:
+                self._schedule()
+            self._socket.pause_reading()
+        elif transport.is_read_paused or transport.is_write_paused:
             self._socket.pause_reading()
         else:
             self._socket.resume_reading()
 
     # Writing
 
-    def answer_begins(self, data: bytes) -> bytes:
-        data = super().answer_begins(data)
+    def answer_begins(self, data: bytes) -> None:
+        self._socket.write(self._begun(data))
         self._deadline = math.inf
         if self._status == 101:
             self._schedule()
@@ -109,12 +115,11 @@ class WebSocketConnection(AsgiConnection):
                 self._host.loop.call_soon(
                     lambda: self.send_away(code, reason, within=within), context=self._host.context
                 )
-        return data
 
     def message_written(self, data: bytes) -> bool:
-        if data[0] & 0x0F in _MESSAGE_OPCODES:  # each write of the protocol is one frame
+        if not data[0] & _CONTROL:  # each write of the protocol is one frame
             self._sent += 1
-        return not self._protocol.queue.empty() or bool(self._pending)
+        return self._protocol.read_paused or bool(self._pending)  # the application has more messages to take
 
     def outbox_overflowed(self) -> None:
         self._close_slow()

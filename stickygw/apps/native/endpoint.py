@@ -121,7 +121,7 @@ class Endpoint:
 
     def _is_for_asgi(self, further: Head) -> bool:
         """Whether a further request on a connection of the ASGI application's is its too. Handshakes are seen here."""
-        return not further.is_websocket and not self._is_native(further)
+        return not further.is_websocket and not self._plain_http.has(further)
 
     def _take_back(self, arrival: Arrival) -> None:
         """Serve a connection of the ASGI application's from a request on that is not."""

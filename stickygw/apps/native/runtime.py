@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import SystemRandom
@@ -18,7 +18,7 @@ from stickygw.apps.native.offload import Offload
 from stickygw.apps.native.tells import Tells
 from stickygw.apps.native.traffic import Traffic
 from stickygw.bridge.base import Bridge
-from stickygw.bridge.hub import Hub
+from stickygw.bridge.hub import Hub, Member
 from stickygw.bridge.rooms import check_room
 from stickygw.config.settings import Settings
 from stickygw.connections.keepalive import KeepAlive
@@ -68,18 +68,6 @@ class Served(Protocol):
         """Add its messages so far, and those that wait."""
 
 
-class Tasks(set["asyncio.Task[None]"]):
-    """Tasks that run; `on_done` is called behind each that leaves."""
-
-    def __init__(self, on_done: Callable[[], None]) -> None:
-        super().__init__()
-        self._on_done = on_done
-
-    def discard(self, task: object) -> None:
-        super().discard(task)
-        self._on_done()
-
-
 class Runtime:
     """One process's half of an application. Built by the worker; `start` and `stop` run the application's own hooks."""
 
@@ -119,9 +107,10 @@ class Runtime:
         """Whether new handshakes are refused."""
         self._draining: SpreadClosing[Served] | None = None
         self._ended = Traffic()  # of connections that are over
-        self.tasks = Tasks(self._check_idle)
+        self.tasks: set[asyncio.Task[None]] = set()
         """What runs: handlers, and an ASGI application's requests."""
-        self._idle: asyncio.Future[None] | None = None
+        self._empty: asyncio.Future[None] | None = None
+        """Done when the last connection has ended, while somebody waits for that."""
         self._published = 0
         self.registrar = Registrar(counters=counters)
         self.asgi: AsgiHost | None = _asgi_host(app.http, self) if app.http is not None else None
@@ -140,6 +129,7 @@ class Runtime:
                 await self.asgi.start()
         except BaseException:
             self.offload.stop()  # else the process's end waits for it
+            self.app.run_with(None)
             raise
 
     async def stop(self, *, code: int, reason: str, close_within: float) -> None:
@@ -199,7 +189,7 @@ class Runtime:
             self.offload.stop()
             self.tells.disconnect()
             self.registrar.disconnect()
-        self.app.run_with(None)
+            self.app.run_with(None)
 
     def resize(self, workers: int) -> None:
         """The gateway has `workers` slots now."""
@@ -214,9 +204,12 @@ class Runtime:
 
     async def wait_idle(self) -> None:
         """Return when no connection is open and no handler runs. One caller at a time."""
-        if self.tasks or self.connections:
-            self._idle = self.loop.create_future()
-            await self._idle
+        while self.tasks or self.connections:
+            if self.tasks:
+                await asyncio.wait(tuple(self.tasks))
+            else:
+                self._empty = self.loop.create_future()
+                await self._empty
 
     def running(self) -> str:
         """The handlers that run now, for the log."""
@@ -250,13 +243,25 @@ class Runtime:
         """`connection` is over, and holds nothing of ours."""
         self.connections.discard(connection)
         connection.count_into(self._ended)
-        self._check_idle()
+        if not self.connections and self._empty is not None and not self._empty.done():
+            self._empty.set_result(None)
 
-    def _check_idle(self) -> None:
-        if self._idle is not None and not self._idle.done() and not self.tasks and not self.connections:
-            self._idle.set_result(None)
+    def join(self, room: str, member: Member) -> Awaitable[None]:
+        """Put `member` into `room`; the result is `Bridge.subscribe`'s. Raises `RoomNameError`."""
+        self.hub.join(room, member)
+        return self.bridge.subscribe(room)
 
-    def publish(self, room: str, message: PreparedMessage, exclude: Connection | None) -> Awaitable[None]:
+    def leave(self, room: str, member: Member) -> None:
+        """Take `member` out of `room`, where it may not be."""
+        if self.hub.leave(room, member):
+            self.bridge.unsubscribe(room)
+
+    def leave_all(self, member: Member) -> None:
+        """Take `member` out of all its rooms."""
+        for room in self.hub.leave_all(member):
+            self.bridge.unsubscribe(room)
+
+    def publish(self, room: str, message: PreparedMessage, exclude: Member | None) -> Awaitable[None]:
         """Deliver to the local members at once, to all others through the bridge."""
         check_room(room)
         self.hub.deliver(room, message, exclude)

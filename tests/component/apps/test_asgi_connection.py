@@ -102,6 +102,45 @@ async def test_a_request_s_task_has_nothing_of_the_one_before_in_its_context() -
         assert answers.count(b"context nothing") == 2
 
 
+async def test_head_and_first_piece_of_an_answer_leave_in_one_write() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        begun.set()
+        await go_on.wait()
+        await send({"type": "http.response.body", "body": b"bo", "more_body": True})
+        await send({"type": "http.response.body", "body": b"dy"})
+
+    async with served(slow, head("GET", "/")) as one:
+        await begun.wait()
+        assert one.connection._socket.sent_bytes == one.connection._socket.outbox_bytes == 0
+        go_on.set()
+        data = await asyncio.get_running_loop().sock_recv(one._ours, 1 << 20)
+        assert data.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\n\r\nbo" in data
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204)])
+async def test_the_head_of_an_answer_without_body_is_not_held_back(method: str, status: int) -> None:
+    async def bodiless(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with served(bodiless, head(method, "/")) as one:
+        assert b"HTTP/1.1 %d " % status in await one.received(until=b"\r\n\r\n")
+
+
+async def test_an_application_that_fails_before_the_first_piece_still_shows_the_head() -> None:
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        raise RuntimeError("on purpose")
+
+    async with served(failing, head("GET", "/")) as one:
+        assert b"HTTP/1.1 200 " in await one.received(until=b"\r\n\r\n")
+        await wait_until(lambda: one.ended == 1)
+
+
 async def test_a_further_request_waits_in_the_kernel_until_the_answer_before_it_has_left() -> None:
     async def large(scope: Any, receive: Any, send: Any) -> None:
         await answered(send, bytes(4_000_000))

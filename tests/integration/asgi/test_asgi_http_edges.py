@@ -66,7 +66,6 @@ EXCHANGES = {
     "http 1.0": request("GET", "/stream", version="1.0"),
     "http 1.0 keep-alive": request("GET", "/echo", ("Connection", "keep-alive"), version="1.0"),
     "connection close": request("GET", "/echo", ("Connection", "close")) + LAST,
-    "a method nobody knows": request("BREW", "/echo"),
     "the app raises": request("GET", "/raises"),
     "the app raises within its answer": request("GET", "/raises-late"),
     "the app gives no answer": request("GET", "/returns"),
@@ -94,6 +93,12 @@ async def test_each_answer_is_that_of_uvicorn(ours: Gateway, theirs: Uvicorn, na
         our_answers, their_answers = our_answers[:12], their_answers[:12]
     assert normal(our_answers) == normal(their_answers)
     assert our_answers or name == "an answer with a line break in a field"
+
+
+async def test_a_method_that_is_not_registered_is_the_application_s_to_know(ours: Gateway) -> None:
+    data = await said(ours.port, request("BREW", "/scope") + LAST)
+    assert data.startswith(b"HTTP/1.1 200 ")
+    assert b"BREW" in data, "uvicorn refuses it; a method is any token (RFC 9110, 9.1)"
 
 
 async def test_the_white_space_around_a_value_is_no_part_of_it(ours: Gateway) -> None:

@@ -19,6 +19,7 @@ from stickygw.routing.request_head import (
     Refusal,
     RefusalReason,
     examine,
+    examine_further,
 )
 
 HOST = ("Host", "example.com")
@@ -298,6 +299,19 @@ EDGES = (
 )
 
 
+LINES = [
+    b"GET / HTTP/1.1\r\n",
+    b"POST /a/b?c=d HTTP/1.1\r\n",
+    b"GET / HTTP/1.0\r\n",
+    b"OPTIONS * HTTP/1.1\r\n",
+    b"GET http://a/ HTTP/1.1\r\n",
+    b"GET / HTTP/2.0\r\n",
+    b"GET /  HTTP/1.1\r\n",
+    b"GET /" + b"a" * MAX_TARGET_BYTES + b" HTTP/1.1\r\n",
+    b"M" * (MAX_METHOD_BYTES + 1) + b" / HTTP/1.1\r\n",
+]
+
+
 def cuts(data: bytes) -> list[int]:
     """Every place in the first 800 bytes and near a limit, and some between."""
     places = {*range(min(len(data), 800)), *range(800, len(data), 331), *EDGES, len(data)}
@@ -338,6 +352,29 @@ def test_bytes_after_the_head_change_nothing(data: bytes, more: bytes) -> None:
     if isinstance(verdict, Head):
         assert examine(data[: verdict.size]) == verdict
         assert examine(data[: verdict.size] + more) == verdict
+
+
+def block_of(data: bytes, head: Head) -> bytes:
+    return data[data.index(b"\r\n") + 2 : head.size]
+
+
+@settings(deadline=None, max_examples=500)
+@given(OPENINGS, st.one_of(st.none(), OPENINGS), st.sampled_from(LINES), st.binary(max_size=8))
+@example(plain(), None, b"GET / HTTP/1.0\r\n", b"")
+@example(handshake(), None, b"POST /ws HTTP/1.1\r\n", b"")
+@example(plain(), None, b"OPTIONS * HTTP/1.1\r\n", b"")
+@example(plain(), None, b"GET /" + b"a" * MAX_TARGET_BYTES + b" HTTP/1.1\r\n", b"")
+@example(filled(MAX_HEAD_BYTES), None, b"GET /" + b"a" * 200 + b" HTTP/1.1\r\n", b"")
+def test_what_came_before_on_a_connection_changes_no_verdict(
+    before: bytes, further: bytes | None, line: bytes, rest: bytes
+) -> None:
+    last = examine(before)
+    if isinstance(last, Head):
+        block = block_of(before, last)
+        data = line + block + rest if further is None else further
+        for cut in (data, data[: len(line) + len(block) - 1], data[: len(line)]):
+            assert examine_further(cut, last, block) == examine(cut)
+            assert examine_further(cut, last, b"") == examine(cut)
 
 
 @settings(deadline=None, max_examples=300)

@@ -27,7 +27,7 @@ def walked(body: BodyFraming, pieces: list[bytes]) -> int | None:
     """How many bytes belong to the body; -1: malformed; None: it goes on."""
     taken = 0
     for piece in pieces:
-        size = body.feed(piece)
+        _, size = body.feed(piece)
         if size == MALFORMED:
             return MALFORMED
         taken += size
@@ -90,6 +90,15 @@ def test_a_body_of_two_readings_has_no_framing(fields: list[tuple[bytes, bytes]]
 def test_a_chunked_body_ends_behind_its_trailers(data: bytes) -> None:
     assert end_of(data + NEXT) == len(data)
     assert all(end_of(data[:size]) is None for size in range(len(data)))
+
+
+@given(st.lists(st.integers(0)))
+def test_a_body_is_what_is_in_its_chunks_however_they_are_cut(cuts: list[int]) -> None:
+    data = b"5;x\r\nhello\r\n1\r\n \r\n5\r\nworld\r\n0\r\nFirst: \t1 \r\nSecond:\r\n\r\n"
+    body = ChunkedBody()
+    assert b"".join(body.feed(piece)[0] for piece in cut(data, cuts)) == b"hello world"
+    assert body.is_complete
+    assert body.trailers == [(b"First", b"1"), (b"Second", b"")]
 
 
 @pytest.mark.parametrize(
