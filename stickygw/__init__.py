@@ -9,10 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stickygw.apps.current import current
     from stickygw.apps.native.app import App
     from stickygw.apps.native.connection import Connection
     from stickygw.apps.native.request import Request
-    from stickygw.errors import ConnectionClosed, OffloadFull, Refuse, SessionUnavailable, StickygwError, TellError
+    from stickygw.errors import (
+        ConnectionClosed,
+        OffloadFull,
+        OutsideGateway,
+        Refuse,
+        SessionUnavailable,
+        StickygwError,
+        TellError,
+    )
     from stickygw.sessions.session import Session
 
 __version__ = "0.1.0"
@@ -22,12 +31,14 @@ __all__ = [
     "Connection",
     "ConnectionClosed",
     "OffloadFull",
+    "OutsideGateway",
     "Refuse",
     "Request",
     "Session",
     "SessionUnavailable",
     "StickygwError",
     "TellError",
+    "current",
 ]
 
 _HOMES = {
@@ -35,12 +46,14 @@ _HOMES = {
     "Connection": "stickygw.apps.native.connection",
     "ConnectionClosed": "stickygw.errors",
     "OffloadFull": "stickygw.errors",
+    "OutsideGateway": "stickygw.errors",
     "Refuse": "stickygw.errors",
     "Request": "stickygw.apps.native.request",
     "Session": "stickygw.sessions.session",
     "SessionUnavailable": "stickygw.errors",
     "StickygwError": "stickygw.errors",
     "TellError": "stickygw.errors",
+    "current": "stickygw.apps.current",
 }
 
 

@@ -11,6 +11,7 @@
     │   ├── StoreError           Redis or Valkey cannot be reached at start, or no embedded Valkey can be had
     │   ├── NoGatewayError       no running gateway is found, or several are and none is named
     │   └── CommandError         the running gateway refused a command, or could not carry it out
+    ├── OutsideGateway           what only works in a gateway's worker, or for one of its requests, was called elsewhere
     ├── ConnectionClosed         the WebSocket has ended; raised by ``send`` and ``receive``
     ├── TellError                a message to another worker was not delivered, or not answered
     ├── OffloadFull              too many offloaded calls wait already
@@ -104,6 +105,10 @@ class CommandError(OperatorError):
     """The running gateway refused a command, or could not carry it out."""
 
     exit_code = ExitCode.COMMAND
+
+
+class OutsideGateway(StickygwError, RuntimeError):
+    """What only works in a gateway's worker, or for one of its requests, was called elsewhere; the text says where."""
 
 
 class ConnectionClosed(StickygwError):

@@ -131,10 +131,13 @@ def examine_further(data: bytes, last: Head, block: bytes) -> Head | Refusal | N
     Clients mostly send the same fields with each request: then only the request line is new, and all else about them
     has been found out.
     """
-    line = _REQUEST_LINE.match(data)
-    if line is None or not block or not data.startswith(block, line.end()) or last.is_websocket:
+    start = data.find(b"\r\n") + 2
+    if not block or last.is_websocket or not data.startswith(block, start):
         return examine(data)
-    size = line.end() + len(block)
+    line = _REQUEST_LINE.fullmatch(data, 0, start)
+    if line is None:
+        return examine(data)
+    size = start + len(block)
     method, target, version = line.groups()
     if size > MAX_HEAD_BYTES or version.decode("ascii") != last.version:
         return examine(data)

@@ -2,7 +2,8 @@
 
 The application is served by the worker's own code over socket pairs: handshake, frames, sessions and rooms are the real
 ones; session store and bridge are the in-memory ones. `App.tell` and `App.ask` reach the application itself, the only
-worker. What needs several processes, routing and restarts, is `stickygw.testing.gateway`'s.
+worker. An ASGI application is run as ``App(http=asgi_app)``. What needs several processes, routing and restarts, is
+`stickygw.testing.gateway`'s.
 """
 
 from __future__ import annotations
@@ -34,13 +35,12 @@ from stickygw.routing.cookie import CookieKeys
 from stickygw.routing.request_head import NEED_MORE, Head, examine
 from stickygw.sessions.memory import MemorySessionStore
 from stickygw.sessions.registry import Sessions
+from stickygw.testing.http_exchange import HOST, TestAnswer, exchange
 from stickygw.types import GatewayId, HandOverId, SessionId, Slot, WorkerId
 from stickygw.wire.link import Answer, Answered, Deliver, Offer, Tell
 
 DEADLINE = 5.0
 """Seconds that `TestConnection.receive` waits if it is not told otherwise, and that a handshake may take."""
-
-HOST = "testserver"
 
 _KEYS = CookieKeys([b"a key for tests, known to everyone"])
 
@@ -241,6 +241,22 @@ class AppClient:
             yield TestConnection(self._app, connection, session_id)
         finally:
             await connection.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        session: Mapping[str, Any] | SessionId | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        client: str = "127.0.0.1",
+        timeout: float = DEADLINE,
+    ) -> TestAnswer:
+        """The answer to one HTTP request. `session`: as for `connect`. Raises `TimeoutError`."""
+        async with asyncio.timeout(timeout):
+            sock = await self._serve(await self._session_id(session), client)
+            return await exchange(sock, method, path, headers=headers or {}, body=body)
 
     async def session(self, id: SessionId) -> dict[str, Any]:
         """What is stored of a session now."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from stickygw.apps.arrival import Arrival
 from stickygw.apps.asgi.cookie_field import with_cookie
 from stickygw.apps.asgi.transport import AsgiTransport
+from stickygw.apps.asgi.visit import Visit, serving
 from stickygw.observability.context import connection_id
 from stickygw.types import ConnectionId
 from stickygw.wire.http_answer import Fields, answer
@@ -42,6 +43,7 @@ class AsgiConnection(ABC):
         "_transport",
         "id",
         "offer",
+        "visit",
     )
 
     linger_seconds: ClassVar[float]
@@ -74,10 +76,13 @@ class AsgiConnection(ABC):
         # A request's task starts with a copy of it: what an application sets there stays there.
         self._context = host.context.copy()
         self._context.run(connection_id.set, id)
+        self._context.run(serving.set, self)
         self._pending = b""  # received, and not for the protocol yet
         self._deadline = math.inf  # when `_overdue` is called, in monotonic seconds
         self._is_scheduled = False
         self._status = 0
+        self.visit: Visit | None = None
+        """Of the last request, if the application has been called with one."""
 
     @property
     def client(self) -> tuple[str, int] | None:
@@ -144,8 +149,13 @@ class AsgiConnection(ABC):
         """`data`, which begins with the head of the answer, as it is to be written."""
         self._transport.awaits_head = False
         self._status = int(data[9:12])  # behind "HTTP/1.1 "
-        cookie = self._host.cookie_for(self.offer, self._head, self._status)
-        return data if cookie is None else with_cookie(data, cookie)
+        visit = self.visit
+        if visit is None:
+            return data  # a handshake that the application never saw is refused
+        cookie = self._host.cookie_for(visit, self._head, self._status)
+        begun = data if cookie is None else with_cookie(data, cookie)
+        visit.answered(with_cookie=begun is not data)
+        return begun
 
     @abstractmethod
     def message_written(self, data: bytes) -> bool: ...

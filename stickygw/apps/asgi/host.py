@@ -19,10 +19,10 @@ from stickygw.apps.asgi.further import FurtherOffers
 from stickygw.apps.asgi.http_connection import HttpConnection
 from stickygw.apps.asgi.lifespan import Lifespan
 from stickygw.apps.asgi.protocols import HttpProtocol, WebSocketProtocol
+from stickygw.apps.asgi.visit import Visit, Visited
 from stickygw.apps.asgi.websocket_connection import WebSocketConnection
 from stickygw.routing.request_head import Head
 from stickygw.types import ConnectionId
-from stickygw.wire.link import Offer
 
 if TYPE_CHECKING:
     from stickygw.apps.native.runtime import Runtime
@@ -47,7 +47,7 @@ class AsgiHost:
         """Whether each answer is the last of its connection."""
         self._runtime = runtime
         self._lifespan = Lifespan(app)
-        self._config = _config(app, runtime)
+        self._config = _config(Visited(app, runtime.sessions), runtime)
         self._state = ServerState()
         self._state.tasks = runtime.tasks
         self._connections: set[AsgiConnection] = set()
@@ -59,7 +59,7 @@ class AsgiHost:
         *,
         serves: Callable[[Head], bool],
         give: Callable[[Arrival], None],
-        cookie_for: Callable[[Offer, Head, int], str | None],
+        cookie_for: Callable[[Visit, Head, int], str | None],
     ) -> None:
         """Say what the endpoint decides.
 

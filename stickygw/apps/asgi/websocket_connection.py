@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from websockets.exceptions import InvalidState
 
@@ -122,13 +122,18 @@ class WebSocketConnection(AsgiConnection):
         return self._protocol.read_paused or bool(self._pending)  # the application has more messages to take
 
     def outbox_overflowed(self) -> None:
-        self._close_slow()
+        self.close_slow()
 
     def _look_at_blocked(self, seconds: float) -> None:
         if seconds > self._host.settings.outbox_seconds:
-            self._close_slow()
+            self.close_slow()
 
-    def _close_slow(self) -> None:
+    def serves(self, scope: Any) -> bool:
+        """Whether `scope` is the one of this WebSocket, or a copy of it that the application has made."""
+        return scope.get("extensions") is self._protocol.scope["extensions"]
+
+    def close_slow(self) -> None:
+        """The client does not read what is sent to it: count that, and close with 1013. Idempotent."""
         if not self._is_slow:
             self._is_slow = True
             self._host.counters.add("connections_closed", "slow_consumer")

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from stickygw.apps import current
 from stickygw.apps.kinds import why_not_asgi
 from stickygw.apps.native.codec import CodecName, codec_named
 from stickygw.apps.native.handlers import Function, Handler, Handlers
@@ -13,8 +14,8 @@ from stickygw.apps.native.patterns import PathPattern
 from stickygw.wire.tell import check_name
 
 if TYPE_CHECKING:
-    from stickygw.apps.native.connection import Connection
     from stickygw.apps.native.runtime import Runtime
+    from stickygw.bridge.hub import Member
 
 F = TypeVar("F", bound=Function)
 Result = TypeVar("Result")
@@ -143,7 +144,7 @@ class App:
 
     # In a running worker
 
-    def publish(self, room: str, message: Any, *, exclude: Connection | None = None) -> Awaitable[None]:
+    def publish(self, room: str, message: Any, *, exclude: Member | None = None) -> Awaitable[None]:
         """Send `message` to every member of `room`, on every worker and machine, but for `exclude`.
 
         It acts when called; awaiting the result is for back-pressure only. Members in this worker get it even while
@@ -225,5 +226,9 @@ class App:
         return self._runtime
 
     def run_with(self, runtime: Runtime | None) -> None:
-        """For the worker: from now on `runtime` runs this application."""
+        """For the worker: from now on `runtime` runs this application, or nothing does."""
         self._runtime = runtime
+        if runtime is None:
+            current.ended(self)
+        else:
+            current.started(self)

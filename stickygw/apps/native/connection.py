@@ -90,13 +90,11 @@ class Connection:
         Raises `RoomNameError` for a name that no room can have.
         """
         self._open_websocket()
-        self._runtime.hub.join(room, self)
-        return self._runtime.bridge.subscribe(room)
+        return self._runtime.join(room, self)
 
     def leave(self, room: str) -> None:
         """Be a member of `room` no more."""
-        if self._runtime.hub.leave(room, self):
-            self._runtime.bridge.unsubscribe(room)
+        self._runtime.leave(room, self)
 
     def publish(self, room: str, message: Any, *, exclude: Connection | None = None) -> Awaitable[None]:
         """`App.publish`. This connection gets the message too if it is a member, unless ``exclude=conn``."""
@@ -177,8 +175,7 @@ class Connection:
         if self._websocket is not None:
             self._runtime.keep_alive.forget(self._websocket)
         self._left_rooms = self.rooms
-        for room in self._runtime.hub.leave_all(self):
-            self._runtime.bridge.unsubscribe(room)
+        self._runtime.leave_all(self)
 
     def _open_websocket(self) -> WebSocket:
         if self._turns.closed is not None:

@@ -20,17 +20,16 @@ from stickygw.connections.websocket import WebSocket
 from stickygw.errors import Refuse, SessionUnavailable
 from stickygw.observability.context import connection_id
 from stickygw.routing.request_head import Head
-from stickygw.sessions.registry import new_session_id
 from stickygw.sessions.session import Session
 from stickygw.types import ConnectionId
 from stickygw.wire.http_answer import Fields
-from stickygw.wire.link import Offer
 from stickygw.wire.origin import is_origin_allowed
 
 if TYPE_CHECKING:
     from websockets.datastructures import Headers
 
     from stickygw.apps.asgi.host import AsgiHost
+    from stickygw.apps.asgi.visit import Visit
 
 __all__ = ["Arrival", "Endpoint"]
 
@@ -127,10 +126,10 @@ class Endpoint:
         """Serve a connection of the ASGI application's from a request on that is not."""
         self._runtime.spawn(self.serve(arrival))
 
-    def _cookie_for(self, offer: Offer, head: Head, status: int) -> str | None:
-        """The cookie that an answer of the ASGI application carries: a WebSocket's, or a document's."""
-        if status == 101 or is_navigation(head):
-            return self._cookies.due(offer, offer.session or new_session_id())
+    def _cookie_for(self, visit: Visit, head: Head, status: int) -> str | None:
+        """The cookie that an answer of the ASGI application carries: a WebSocket's, a document's, a used session's."""
+        if status == 101 or is_navigation(head) or visit.has_session:
+            return self._cookies.due(visit.offer, visit.session_id)
         return None
 
     def _check_origin(self, headers: Headers) -> None:

@@ -1,0 +1,183 @@
+"""What waits to be sent to a WebSocket of an ASGI application: `Deliveries`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections import deque
+from collections.abc import Awaitable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stickygw.apps.asgi.visit import serving
+from stickygw.apps.asgi.websocket_connection import WebSocketConnection
+from stickygw.connections.transport import WRITE_COST
+from stickygw.connections.websocket import SLOW_CLOSE_SECONDS
+
+if TYPE_CHECKING:
+    from stickygw.apps.native.runtime import Runtime
+
+log = logging.getLogger("stickygw.app")
+
+
+class AsgiWebSocket(Protocol):
+    """Starlette's and FastAPI's `WebSocket`, or what does the same."""
+
+    def send_text(self, data: str, /) -> Awaitable[None]: ...
+
+    def send_bytes(self, data: bytes, /) -> Awaitable[None]: ...
+
+    def close(self, code: int, reason: str, /) -> Awaitable[None]: ...
+
+
+class Deliveries:
+    """Sends to `websocket` what it is given, in order, in one task while there is some.
+
+    A client is slow for which more than ``outbox_bytes`` wait, but for a single large message, or something waits for
+    longer than ``outbox_seconds``. It is closed with 1013 and counted. Once the WebSocket is closed, by whomever,
+    nothing is sent any more.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_context",
+        "_cost",
+        "_outbox",
+        "_runtime",
+        "_sender",
+        "_tasks",
+        "_websocket",
+        "is_over",
+    )
+
+    def __init__(self, websocket: AsgiWebSocket, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._websocket = websocket
+        self._connection = _connection_of(websocket)
+        # The handler's: nothing is sent in the context of whoever published it.
+        self._context = contextvars.copy_context()
+        self._outbox: deque[tuple[str | bytes, float]] = deque()  # with the loop's time when it has waited too long
+        self._cost = 0
+        self._sender: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()  # the sender, and one that closes
+        self.is_over = False
+        """Whether nothing is sent any more."""
+
+    def add(self, data: str | bytes) -> None:
+        """Send `data` soon; never waits."""
+        if self.is_over:
+            return
+        settings = self._runtime.settings
+        self._cost += _cost(data)
+        if self._outbox and self._cost > settings.outbox_bytes:
+            self._give_up_slow()
+            return
+        self._outbox.append((data, self._runtime.loop.time() + settings.outbox_seconds))
+        if self._sender is None:
+            self._sender = self._spawn(self._send_all())
+
+    async def finish(self, *, within: float) -> None:
+        """Let what waits be sent, if that can be done `within` so many seconds; then send no more."""
+        try:
+            async with asyncio.timeout(within):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+        except TimeoutError:
+            log.debug("%d messages of its rooms were not sent when a WebSocket's handler ended", len(self._outbox))
+        finally:
+            self._stop()
+            await self._end_tasks(within)
+
+    async def _end_tasks(self, within: float) -> None:
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=within)
+
+    async def _send_all(self) -> None:
+        websocket, outbox = self._websocket, self._outbox
+        try:
+            while outbox:
+                data, overdue_at = outbox[0]
+                async with asyncio.timeout_at(overdue_at) as deadline:
+                    await (websocket.send_text(data) if isinstance(data, str) else websocket.send_bytes(data))
+                if outbox:  # else it was given up meanwhile
+                    outbox.popleft()
+                    self._cost -= _cost(data)
+        except Exception as error:
+            if deadline.expired():
+                self._give_up_slow()
+            elif _is_of_closed(websocket, error):
+                self._stop()
+            else:
+                self._runtime.counters.add("deliver_failed", type(error).__name__)
+                log.exception("a WebSocket failed to send what was published in its rooms; it is closed")
+                self._give_up(1011, "internal error")
+        finally:
+            self._sender = None
+
+    # The end
+
+    def _stop(self) -> None:
+        self.is_over = True
+        self._outbox.clear()
+
+    def _give_up_slow(self) -> None:
+        if self.is_over:
+            return
+        if self._connection is not None:  # it counts; the application's own close would wait behind what is not read
+            self._stop()
+            self._connection.close_slow()
+        else:
+            self._runtime.counters.add("connections_closed", "slow_consumer")
+            self._give_up(1013, "slow consumer")
+
+    def _give_up(self, code: int, reason: str) -> None:
+        self._stop()
+        self._spawn(self._close(code, reason))
+
+    async def _close(self, code: int, reason: str) -> None:
+        if self._sender is not None:
+            self._sender.cancel()
+        try:
+            async with asyncio.timeout(SLOW_CLOSE_SECONDS):
+                await self._websocket.close(code, reason)
+        except Exception as error:
+            if not _is_of_closed(self._websocket, error):
+                log.warning("a WebSocket could not be closed with %d", code, exc_info=error)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._runtime.loop.create_task(coroutine, context=self._context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _connection_of(websocket: AsgiWebSocket) -> WebSocketConnection | None:
+    """The connection beneath `websocket`, if it is the one that this task serves; None, for one: in a test."""
+    connection = serving.get(None)
+    scope = getattr(websocket, "scope", None)
+    if isinstance(connection, WebSocketConnection) and scope is not None and connection.serves(scope):
+        return connection
+    return None
+
+
+def _cost(data: str | bytes) -> int:
+    return len(data) + WRITE_COST
+
+
+def _is_of_closed(websocket: AsgiWebSocket, error: Exception) -> bool:
+    """Whether `error` only says that `websocket` is closed.
+
+    Servers say it with an `OSError` (ASGI, WebSocket spec 2.4), Starlette with its own exception, or, for what comes
+    behind the close, with a `RuntimeError`.
+    """
+    if isinstance(error, RuntimeError):
+        return "DISCONNECTED" in (state(websocket, "client_state"), state(websocket, "application_state"))
+    return isinstance(error, OSError) or type(error).__name__ == "WebSocketDisconnect"
+
+
+def state(websocket: AsgiWebSocket, side: str) -> str | None:
+    """The name of the state that Starlette keeps of a `side`, "client_state" or "application_state"; None: of none."""
+    return getattr(getattr(websocket, side, None), "name", None)
