@@ -14,7 +14,7 @@ from stickygw.routing.cookie import MAX_CANDIDATES, CookieClaim, cookie_values
 from stickygw.routing.keys import MAX_KEY_BYTES, Key
 from stickygw.routing.load import SlotView
 from stickygw.routing.rendezvous import LOAD_FACTOR
-from stickygw.routing.request_head import Head
+from stickygw.routing.request_head import Head, first_values
 from stickygw.routing.router import Route, Router, RouteReason
 from stickygw.types import Slot
 
@@ -79,7 +79,7 @@ def _request(cookie_name: str, cookie: str | None) -> Head:
             line = line[7:].lstrip()
         # The value of our cookie has no equals sign, and every pair of name and value has one.
         fields.append((b"cookie", (line if "=" in line else f"{cookie_name}={line}").encode()))
-    return Head("GET", "/", "/", "", "1.1", fields, 0, False)
+    return Head("GET", "/", "/", "", "1.1", fields, 0, False, first_values(fields))
 
 
 def _key_of(

@@ -13,6 +13,7 @@ fixed order, and bytes after it are never looked at.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from typing import Final
@@ -87,13 +88,12 @@ class Head:
     fields: list[tuple[bytes, bytes]]
     size: int
     is_websocket: bool
-    _first: dict[bytes, bytes] | None = field(default=None, repr=False, compare=False)
+    first: dict[bytes, bytes] = field(repr=False, compare=False)
+    """The first value of each field."""
 
     def get(self, name: bytes) -> bytes | None:
         """The value of the first field called `name` (lower case), or None."""
-        if self._first is None:  # made when it is needed: not every head is asked
-            self._first = dict(reversed(self.fields))
-        return self._first.get(name)
+        return self.first.get(name)
 
     def get_all(self, name: bytes) -> list[bytes]:
         """The values of all fields called `name` (lower case), in order."""
@@ -104,7 +104,12 @@ class Head:
         """Whether the client may send another request behind this one (RFC 9112, 9.3; not in HTTP/1.0)."""
         if self.version == "1.0":
             return False
-        return self.get(b"connection") is None or b"close" not in _tokens(self.get_all(b"connection"))
+        return b"connection" not in self.first or b"close" not in _tokens(self.get_all(b"connection"))
+
+
+def first_values(fields: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """See `Head.first`."""
+    return dict(reversed(fields))
 
 
 def examine(data: bytes) -> Head | Refusal | NeedMore:
@@ -143,7 +148,7 @@ def examine_further(data: bytes, last: Head, block: bytes) -> Head | Refusal | N
         return examine(data)
     text = target.decode("ascii")
     path, _, query = text.partition("?")
-    return Head(method.decode("ascii"), text, path, query, last.version, last.fields, size, False, last._first)
+    return Head(method.decode("ascii"), text, path, query, last.version, last.fields, size, False, last.first)
 
 
 # --- the grammar ----------------------------------------------------------------------------------
@@ -268,7 +273,8 @@ def _judged(
         return refusal
     text = target.decode("ascii")
     path, _, query = text.partition("?")
-    return Head(method.decode("ascii"), text, path, query, version.decode("ascii"), fields, size, is_websocket)
+    first = first_values(fields)
+    return Head(method.decode("ascii"), text, path, query, version.decode("ascii"), fields, size, is_websocket, first)
 
 
 def _target_fault(method: bytes, target: bytes) -> Refusal | None:

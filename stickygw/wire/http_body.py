@@ -83,10 +83,6 @@ class SizedBody:
         return data[:taken], taken
 
 
-NO_BODY: Final = SizedBody(0)
-"""The body of most requests: none."""
-
-
 class ChunkedBody:
     """A chunked body (RFC 9112 §7.1), trailer fields included. A bare CR or LF is refused as soon as it comes."""
 

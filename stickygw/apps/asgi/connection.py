@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from stickygw.apps.arrival import Arrival
 from stickygw.apps.asgi.cookie_field import with_cookie
 from stickygw.apps.asgi.transport import AsgiTransport
-from stickygw.apps.asgi.visit import Visit, serving
+from stickygw.apps.asgi.visit import Visit, serving, visiting
 from stickygw.observability.context import connection_id
 from stickygw.types import ConnectionId
 from stickygw.wire.http_answer import Fields, answer
@@ -41,9 +41,9 @@ class AsgiConnection(ABC):
         "_socket",
         "_status",
         "_transport",
+        "_visit",
         "id",
         "offer",
-        "visit",
     )
 
     linger_seconds: ClassVar[float]
@@ -81,8 +81,7 @@ class AsgiConnection(ABC):
         self._deadline = math.inf  # when `_overdue` is called, in monotonic seconds
         self._is_scheduled = False
         self._status = 0
-        self.visit: Visit | None = None
-        """Of the last request, if the application has been called with one."""
+        self._begin_visit()
 
     @property
     def client(self) -> tuple[str, int] | None:
@@ -123,6 +122,13 @@ class AsgiConnection(ABC):
     def _overdue(self) -> None:
         """The deadline has passed."""
 
+    # A request
+
+    def _begin_visit(self) -> None:
+        """What a task starts with from now on is of a new request, that of `offer`."""
+        self._visit = Visit(self.offer, self._host.sessions)
+        self._context.run(visiting.set, self._visit)
+
     # Turns
 
     def _schedule(self) -> None:
@@ -149,12 +155,9 @@ class AsgiConnection(ABC):
         """`data`, which begins with the head of the answer, as it is to be written."""
         self._transport.awaits_head = False
         self._status = int(data[9:12])  # behind "HTTP/1.1 "
-        visit = self.visit
-        if visit is None:
-            return data  # a handshake that the application never saw is refused
-        cookie = self._host.cookie_for(visit, self._head, self._status)
+        cookie = self._host.cookie_for(self._visit, self._head, self._status)
         begun = data if cookie is None else with_cookie(data, cookie)
-        visit.answered(with_cookie=begun is not data)
+        self._visit.answered(with_cookie=begun is not data)
         return begun
 
     @abstractmethod

@@ -29,7 +29,7 @@ class FurtherOffers:
 
     def of(self, offer: Offer, head: Head, socket: SocketTransport) -> Offer:
         """The offer of the request `head`, which came over `socket`, with which `offer` came."""
-        if not self._is_proxied and offer.session is None and head.get(b"cookie") is None:
+        if not self._is_proxied and offer.session is None and b"cookie" not in head.first:
             return offer  # as nameless as the first one
         claim = claim_of(head, name=self._cookie_name, keys=self._keys, now=time.time(), lifetime=self._lifetime)
         host, port, is_secure = offer.host, offer.port, offer.is_secure

@@ -19,7 +19,7 @@ from stickygw.apps.asgi.further import FurtherOffers
 from stickygw.apps.asgi.http_connection import HttpConnection
 from stickygw.apps.asgi.lifespan import Lifespan
 from stickygw.apps.asgi.protocols import HttpProtocol, WebSocketProtocol
-from stickygw.apps.asgi.visit import Visit, Visited
+from stickygw.apps.asgi.visit import Visit
 from stickygw.apps.asgi.websocket_connection import WebSocketConnection
 from stickygw.routing.request_head import Head
 from stickygw.types import ConnectionId
@@ -40,6 +40,7 @@ class AsgiHost:
         self.loop = runtime.loop
         self.settings = runtime.settings
         self.counters = runtime.counters
+        self.sessions = runtime.sessions
         self.further = FurtherOffers(runtime.settings, runtime.cookie_keys)
         self.context = contextvars.copy_context()
         """What the tasks of requests start with."""
@@ -47,7 +48,7 @@ class AsgiHost:
         """Whether each answer is the last of its connection."""
         self._runtime = runtime
         self._lifespan = Lifespan(app)
-        self._config = _config(Visited(app, runtime.sessions), runtime)
+        self._config = _config(app, runtime)
         self._state = ServerState()
         self._state.tasks = runtime.tasks
         self._connections: set[AsgiConnection] = set()

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from stickygw.apps.arrival import Arrival
@@ -19,7 +20,7 @@ from stickygw.connections.answering import STALL_SECONDS
 from stickygw.connections.transport import LINGER_SECONDS
 from stickygw.routing.request_head import NEED_MORE, Head, Refusal, examine_further
 from stickygw.types import ConnectionId
-from stickygw.wire.http_body import MALFORMED, NO_BODY, BodyFraming, framing_of
+from stickygw.wire.http_body import MALFORMED, BodyFraming, SizedBody, framing_of
 from stickygw.wire.link import Offer
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class HttpConnection(AsgiConnection):
     ) -> None:
         super().__init__(host, arrival, id, on_ended)
         self._phase = _Phase.HEAD
-        self._framing: BodyFraming = NO_BODY
+        self._framing: BodyFraming = SizedBody(0)
         self._is_answered = False
         self._is_head_begun = False
         self._requests = 0
@@ -87,15 +88,19 @@ class HttpConnection(AsgiConnection):
 
     def _begin_request(self, head: Head, rest: bytes) -> None:
         self._head = head
+        if self._requests:
+            self._begin_visit()
         self._requests += 1
         self._deadline = math.inf
         self._is_answered = self._is_head_begun = False
         self._transport.awaits_head = True
-        has_body = head.get(b"content-length") is not None or head.get(b"transfer-encoding") is not None
-        self._framing = framing_of(head.fields) if has_body else NO_BODY
-        self._phase = _Phase.BODY
-        self._protocol.begin(head, self._context, keep_alive=head.is_kept_alive and not self._host.is_ending)
-        if self._framing.is_complete:
+        has_body = b"content-length" in head.first or b"transfer-encoding" in head.first
+        if has_body:
+            self._framing = framing_of(head.fields)
+        self._phase = _Phase.BODY if has_body else _Phase.BEYOND
+        keep_alive = head.is_kept_alive and not self._host.is_ending
+        self._protocol.begin(head, self._context, has_body=has_body, keep_alive=keep_alive)
+        if has_body and self._framing.is_complete:  # Content-Length: 0
             self._body_ended()
         if rest and not self._transport.is_closing():
             self.data_received(rest)
@@ -133,7 +138,8 @@ class HttpConnection(AsgiConnection):
 
     def _answered(self) -> None:
         """The answer is complete; the connection is kept, unless it closes already."""
-        self._transport.release()
+        if self._transport.held:
+            self._transport.release()
         if self._transport.is_closing():
             return
         self._is_answered = True
@@ -145,7 +151,7 @@ class HttpConnection(AsgiConnection):
             self._transport.close()
             return
         self._phase = _Phase.HEAD
-        self._deadline_in(KEEP_ALIVE_SECONDS)
+        self._deadline = monotonic() + KEEP_ALIVE_SECONDS
         if self._pending:
             self._schedule()
 

@@ -27,7 +27,7 @@ from stickygw.routing.learning import (
     is_engineio,
     is_unknown_session,
 )
-from stickygw.routing.request_head import NEED_MORE, Head
+from stickygw.routing.request_head import NEED_MORE, Head, first_values
 
 log = logging.getLogger("stickygw.app")
 
@@ -167,15 +167,17 @@ class _Answer:
 def _request(scope: Message) -> Head:
     """The request of an HTTP or WebSocket scope, so that keys are found in it as the primary finds them."""
     query = scope["query_string"].decode("latin-1")
+    fields = list(scope["headers"])
     return Head(
         scope.get("method", "GET"),
         "",
         "",
         query,
         scope["http_version"],
-        list(scope["headers"]),
+        fields,
         0,
         scope["type"] == "websocket",
+        first_values(fields),
     )
 
 

@@ -42,6 +42,7 @@ class HttpProtocol(asyncio.Protocol):
     ) -> None:
         self.client: tuple[str, int] | None = None
         self.is_secure = False
+        self._loop = asyncio.get_running_loop()
         self._app = config.loaded_app
         self._root_path = config.root_path
         self._state = state
@@ -51,13 +52,13 @@ class HttpProtocol(asyncio.Protocol):
         self._server = get_local_addr(transport)
         self._on_answered = on_answered
 
-    def begin(self, head: Head, context: Context, *, keep_alive: bool) -> None:
+    def begin(self, head: Head, context: Context, *, has_body: bool, keep_alive: bool) -> None:
         """Let the application answer the request `head`, in a copy of `context`; the answer before is complete.
 
         `keep_alive`: whether another request may follow.
         """
-        expected = head.get(b"expect")
-        self.cycle = RequestResponseCycle(
+        expected = head.first.get(b"expect")
+        self.cycle = cycle = RequestResponseCycle(
             scope=cast(Any, self._scope_of(head)),
             transport=self._transport,
             flow=self._flow,
@@ -70,7 +71,10 @@ class HttpProtocol(asyncio.Protocol):
             keep_alive=keep_alive,
             on_response=self._answered,
         )
-        task = context.run(asyncio.create_task, self.cycle.run_asgi(self._app))
+        if not has_body:
+            cycle.more_body = False
+            cycle.message_event.set()
+        task = context.run(self._loop.create_task, cycle.run_asgi(self._app))
         task.add_done_callback(self._state.tasks.discard)
         self._state.tasks.add(task)
 

@@ -38,7 +38,6 @@ class AsgiTransport(asyncio.Transport):
 
     __slots__ = (
         "_facts",
-        "_held",
         "_is_closing",
         "_linger_seconds",
         "_max_outbox",
@@ -46,6 +45,7 @@ class AsgiTransport(asyncio.Transport):
         "_transport",
         "_user",
         "awaits_head",
+        "held",
         "is_read_paused",
         "is_write_paused",
     )
@@ -69,7 +69,8 @@ class AsgiTransport(asyncio.Transport):
         self._max_outbox = max_outbox
         self._linger_seconds = linger_seconds
         self._is_closing = False
-        self._held = b""
+        self.held = b""
+        """What `hold` has got, and nothing has come behind."""
         self.awaits_head = False
         """Whether the next bytes begin an answer."""
         self.is_read_paused = False
@@ -109,8 +110,8 @@ class AsgiTransport(asyncio.Transport):
             data = bytes(data)
         transport = self._transport
         is_alone = not transport.outbox_bytes
-        if self._held:
-            data, self._held = self._held + data, b""
+        if self.held:
+            data, self.held = self.held + data, b""
             transport.write_now(data)
         elif self.awaits_head:
             self._user.answer_begins(data)
@@ -128,12 +129,12 @@ class AsgiTransport(asyncio.Transport):
 
     def hold(self, data: bytes) -> None:
         """Write `data` together with what comes next, or when there comes nothing more (`release`)."""
-        self._held = data
+        self.held = data
 
     def release(self) -> None:
         """Write what is held back."""
-        if self._held:
-            data, self._held = self._held, b""
+        if self.held:
+            data, self.held = self.held, b""
             self._transport.write_now(data)
 
     def can_write_eof(self) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stickygw.sessions.registry import Sessions, new_session_id
 from stickygw.sessions.session import Session
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("stickygw.app")
 
 serving: contextvars.ContextVar[AsgiConnection] = contextvars.ContextVar("serving")
-"""The connection of the request that this task serves."""
+"""The connection whose request this task serves."""
 
 visiting: contextvars.ContextVar[Visit] = contextvars.ContextVar("visiting")
 """The request that this task serves, or was started by."""
@@ -30,49 +29,58 @@ TOO_LATE = (
 
 
 class Visit:
-    """Whose session a request has, which is decided once, and whether its client knows of it."""
+    """Whose session a request has, which is decided once, and whether its client knows of it.
 
-    __slots__ = ("_id", "_is_answered", "_is_told", "_session", "_sessions", "offer")
+    One is made for each request, and few ask it anything: what is not known yet stands in the class.
+    """
+
+    session: Session | None = None
+    """What the application has opened."""
+    _id: SessionId | None = None
+    _is_answered = False
+    _is_told = False
 
     def __init__(self, offer: Offer, sessions: Sessions) -> None:
         self.offer = offer
         self._sessions = sessions
-        self._id = offer.session
-        self._is_told = offer.session is not None
-        self._is_answered = False
-        self._session: Session | None = None
 
     @property
     def session_id(self) -> SessionId:
         """The client's, or a new one."""
-        if self._id is None:
-            self._id = new_session_id()
-        return self._id
+        id = self.offer.session or self._id
+        if id is None:
+            id = self._id = new_session_id()
+        return id
 
     @property
     def has_session(self) -> bool:
         """Whether the application has opened the session, and it holds something."""
-        session = self._session
+        session = self.session
         return session is not None and (not session.is_new or session.is_dirty)
 
     def answered(self, *, with_cookie: bool) -> None:
         """The head of the answer leaves now, `with_cookie` of ours or without."""
         self._is_answered = True
-        self._is_told = self._is_told or with_cookie
-        if not self._is_told and self.has_session:
+        self._is_told = with_cookie
+        if self.session is not None and self._is_too_late and self.has_session:
             log.warning("a new session is lost for its client: a response that is marked public carries no cookie")
+
+    @property
+    def _is_too_late(self) -> bool:
+        """Whether the client knows of no session, and nothing will tell it."""
+        return self._is_answered and not self._is_told and self.offer.session is None
 
     async def open(self) -> Session:
         """The session, for which a `release` is due. Raises `SessionUnavailable`; `RuntimeError` if it is too late."""
-        if self._is_answered and not self._is_told:
+        if self._is_too_late:
             raise RuntimeError(TOO_LATE)
-        self._session = session = await self._sessions.open(self._id)
+        self.session = session = await self._sessions.open(self.offer.session or self._id)
         self._id = session.id  # a new one is made without waiting: no other task of the request has been here meanwhile
         return session
 
     async def keep(self, session: Session) -> None:
         """Write what has changed. Raises what `Session.flush` does, and `RuntimeError` if it is too late."""
-        if self._is_answered and not self._is_told and session.is_dirty:
+        if self._is_too_late and self.has_session:
             session.clear()
             await session.flush()
             raise RuntimeError(TOO_LATE)
@@ -81,18 +89,3 @@ class Visit:
     def release(self, session: Session) -> None:
         """It is not used any more."""
         self._sessions.release(session)
-
-
-class Visited:
-    """`app`, with a `Visit` in the context of each of its requests."""
-
-    def __init__(self, app: Any, sessions: Sessions) -> None:
-        self._app = app
-        self._sessions = sessions
-
-    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-        connection = serving.get()
-        connection.visit = visit = Visit(connection.offer, self._sessions)
-        visiting.set(visit)
-        result: Awaitable[None] = self._app(scope, receive, send)
-        return result

@@ -96,7 +96,7 @@ def _has_already(head: Head, file: StaticFile) -> bool:
 
 def is_navigation(head: Head) -> bool:
     """Whether a browser loads a document (Fetch Metadata; older ones show it by what they accept)."""
-    mode = head.get(b"sec-fetch-mode")
+    mode = head.first.get(b"sec-fetch-mode")
     if mode is not None:
         return mode == b"navigate"
-    return head.method == "GET" and b"text/html" in (head.get(b"accept") or b"")
+    return head.method == "GET" and b"text/html" in head.first.get(b"accept", b"")
