@@ -14,6 +14,7 @@ from stickygw.config.cpus import excess_workers, worker_count
 from stickygw.config.redacted import redacted
 from stickygw.config.settings import Settings
 from stickygw.config.sources import Loaded
+from stickygw.observability.words import counted
 
 if TYPE_CHECKING:
     from stickygw.apps.native.app import App
@@ -41,7 +42,7 @@ def _summary(loaded: Loaded, target: str, app: App) -> list[tuple[str, str]]:
         ("bind", ", ".join(settings.bind)),
         ("workers", _workers(settings)),
         ("store", _store(settings)),
-        ("keys", ", ".join(settings.keys)),
+        ("keys", _keys(settings)),
         ("app", f"{target}, {_kind(app)}"),
     ]
 
@@ -49,12 +50,16 @@ def _summary(loaded: Loaded, target: str, app: App) -> list[tuple[str, str]]:
 def _kind(app: App) -> str:
     """What `app` is made of."""
     count = app.handlers.count
-    handlers = f"{count} handler{'' if count == 1 else 's'}"
+    handlers = counted(count, "handler")
     if app.http is None:
         return handlers
     module, name = type(app.http).__module__, type(app.http).__qualname__
     asgi = "an ASGI application" if name == "function" else f"an ASGI application ({module}.{name})"
     return f"{handlers} and {asgi}" if count else asgi
+
+
+def _keys(settings: Settings) -> str:
+    return ", ".join([*(f"{learn} (learnt)" for learn in settings.learn), *settings.keys])
 
 
 def _workers(settings: Settings) -> str:

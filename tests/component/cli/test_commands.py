@@ -53,14 +53,14 @@ def silent_port() -> Iterator[int]:
 
 def test_check_tells_a_sound_gateway_in_a_few_lines(folder: Path) -> None:
     (folder / "stickygw.toml").write_text('bind = ["127.0.0.1:0", "[::1]:0"]')
-    done = stickygw(folder, "check", "chat", "--workers", "1", "--key", "ip", "--key", "cookie")
+    done = stickygw(folder, "check", "chat", "--workers", "1", "--key", "ip", "--key", "cookie", "--learn", "engineio")
     assert (done.returncode, done.stderr) == (ExitCode.OK, "")
     assert done.stdout.splitlines() == [
         f"settings  {folder}/stickygw.toml",
         "bind      127.0.0.1:0, [::1]:0",
         "workers   1",
         "store     embedded Valkey, for this machine only",
-        "keys      ip, cookie",
+        "keys      engineio (learnt), ip, cookie",
         "app       chat, 1 handler",
     ]
 
