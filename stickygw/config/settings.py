@@ -187,7 +187,7 @@ class Settings(_Section):
     )
     root_path: str = Field(
         default="",
-        pattern=r"^(/[!-~]*[^/\s])?$",
+        pattern=r"^(/[!-~]*[!-.0-~])?$",
         description="The path under which a proxy in front serves the application: the ASGI root_path.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -113,7 +113,6 @@ class SocketTransport:
         self._waiters: list[asyncio.Future[None]] = []
         self._linger: asyncio.TimerHandle | None = None
         self._is_reading = False
-        self.is_paused = False
         self._is_scheduled = False
         self._is_closing = False
         self._is_eof = False
@@ -162,6 +161,12 @@ class SocketTransport:
         if not self.is_closed and not self._is_reading:
             self._is_reading = True
             self._loop.add_reader(self._sock.fileno(), self._readable)
+
+    def detach(self) -> None:
+        """Read for nobody until `start`: what comes waits in the kernel."""
+        self._stop_reading()
+        self.is_paused = False
+        self.owner = None
 
     def pause_reading(self) -> None:
         """Read no more until `resume_reading`. The loop is told only if something comes, for most pauses are short."""

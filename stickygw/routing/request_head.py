@@ -144,7 +144,7 @@ def examine_further(data: bytes, last: Head, block: bytes) -> Head | Refusal | N
         return examine(data)
     size = start + len(block)
     method, target, version = line.groups()
-    if size > MAX_HEAD_BYTES or version.decode("ascii") != last.version:
+    if size > MAX_HEAD_BYTES or version.decode("ascii") != last.version or method == b"CONNECT":
         return examine(data)
     text = target.decode("ascii")
     path, _, query = text.partition("?")
@@ -262,7 +262,7 @@ def _judged(
             else:
                 found[name] = [value]
     is_current = version == b"1.1"
-    refusal = None if target[0] == _SLASH else _target_fault(method, target)
+    refusal = None if target[0] == _SLASH and method != b"CONNECT" else _target_fault(method, target)
     refusal = refusal or _host_fault(found, is_current)
     if refusal is None and (b"content-length" in found or b"transfer-encoding" in found):
         refusal = _framing_fault(found, is_current)
@@ -279,7 +279,8 @@ def _judged(
 
 def _target_fault(method: bytes, target: bytes) -> Refusal | None:
     # Origin-form only. absolute-form (`GET http://a/ …`) and authority-form (`CONNECT a:80`) name a host a
-    # second time beside Host: whoever of us and the application reads the other one has another request.
+    # second time beside Host: whoever of us and the application reads the other one has another request. And what
+    # a 200 to CONNECT begins is no HTTP any more, for whoever stands between.
     if target == b"*" and method == b"OPTIONS":
         return None
     return Refusal(400, RefusalReason.BAD_TARGET, "The request target has to be a path that begins with a slash.")

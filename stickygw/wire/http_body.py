@@ -27,6 +27,29 @@ _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:%s)*\r\n" % _EXTENSION)
 _TRAILER_LINE = re.compile(rb"(" + _TOKEN + rb"):([\t -~\x80-\xff]*+)\r\n")
 
 
+_HEAD_ONLY = frozenset(
+    (
+        b"authorization",
+        b"connection",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"cookie",
+        b"expect",
+        b"forwarded",
+        b"host",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"x-real-ip",
+    )
+)
+"""What says whose request it is or how it is to be read. Behind the body, proxies that check it would not (RFC 9110,
+6.5.1)."""
+
+
 class BodyFraming(Protocol):
     """One request's body, as it comes. Not fed any more once `is_complete`, or `feed` gave `MALFORMED`."""
 
@@ -36,7 +59,7 @@ class BodyFraming(Protocol):
 
     @property
     def trailers(self) -> Sequence[tuple[bytes, bytes]]:
-        """The trailer fields that have come, their names as sent."""
+        """The trailer fields that have come, names in lower case; but for those that only a head may have."""
 
     def feed(self, data: bytes) -> tuple[bytes, int]:
         """What of the body is in `data`, and how many bytes of `data`, from its beginning, belong to this request;
@@ -86,7 +109,16 @@ class SizedBody:
 class ChunkedBody:
     """A chunked body (RFC 9112 §7.1), trailer fields included. A bare CR or LF is refused as soon as it comes."""
 
-    __slots__ = ("_is_behind_data", "_is_in_trailers", "_left", "_line", "_trailer_bytes", "is_complete", "trailers")
+    __slots__ = (
+        "_is_behind_data",
+        "_is_in_trailers",
+        "_left",
+        "_line",
+        "_trailer_bytes",
+        "_trailer_count",
+        "is_complete",
+        "trailers",
+    )
 
     def __init__(self) -> None:
         self._left = 0  # bytes of the chunk that is coming
@@ -95,6 +127,7 @@ class ChunkedBody:
         self._is_in_trailers = False
         self.trailers: list[tuple[bytes, bytes]] = []
         self._trailer_bytes = 0
+        self._trailer_count = 0
         self.is_complete = False
 
     def feed(self, data: bytes) -> tuple[bytes, int]:
@@ -148,8 +181,11 @@ class ChunkedBody:
             self.is_complete = True
             return True
         match = _TRAILER_LINE.fullmatch(line)
-        if match is None or len(self.trailers) == MAX_TRAILERS:
+        if match is None or self._trailer_count == MAX_TRAILERS:
             return False
         self._trailer_bytes += len(line)
-        self.trailers.append((match[1], match[2].strip(b" \t")))
+        self._trailer_count += 1
+        name = match[1].lower()
+        if name not in _HEAD_ONLY and not name.startswith(b"x-forwarded-"):
+            self.trailers.append((name, match[2].strip(b" \t")))
         return True

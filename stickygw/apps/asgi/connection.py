@@ -129,6 +129,12 @@ class AsgiConnection(ABC):
         self._visit = Visit(self.offer, self._host.sessions)
         self._context.run(visiting.set, self._visit)
 
+    @property
+    def _is_ours(self) -> bool:
+        """Whether it was not given away."""
+        owner: object = self._socket.owner
+        return owner is self
+
     # Turns
 
     def _schedule(self) -> None:
@@ -139,7 +145,7 @@ class AsgiConnection(ABC):
 
     def _take_turn(self) -> None:
         self._is_scheduled = False
-        if not self._transport.is_closing():
+        if self._is_ours and not self._transport.is_closing():
             self._look_at_pending()
 
     @abstractmethod
@@ -175,10 +181,14 @@ class AsgiConnection(ABC):
         """Close at once."""
         self._socket.abort()
 
-    def _refuse(self, status: int, message: str, fields: Fields = ()) -> None:
-        """End the connection, with an answer of ours. `status` 0: without one, what came is no HTTP."""
+    def _refuse(self, status: int, message: str, fields: Fields = (), *, is_answer: bool = True) -> None:
+        """End the connection, with a word of ours. `status` 0: without one, what came is no HTTP.
+
+        Not `is_answer`: it is about what came behind the last request.
+        """
         if status:
-            self._status = status
+            if is_answer:
+                self._status = status
             self._socket.write(answer(status, f"{message}\n".encode(), fields=fields))
         self._transport.close()
 

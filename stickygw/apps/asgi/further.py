@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from stickygw.config.settings import Settings
 from stickygw.connections.transport import SocketTransport
-from stickygw.routing.cookie import CookieKeys, claim_of
+from stickygw.routing.cookie import CookieClaim, CookieKeys, claim_of
 from stickygw.routing.forwarded import TrustedProxies
 from stickygw.routing.request_head import Head
 from stickygw.wire.link import Offer
+
+if TYPE_CHECKING:
+    from stickygw.apps.native.runtime import Identity
 
 
 class FurtherOffers:
     """Finds for a further request what the primary found for the first one, by the same rules."""
 
-    def __init__(self, settings: Settings, keys: CookieKeys) -> None:
+    def __init__(self, settings: Settings, keys: CookieKeys, identity: Identity) -> None:
         self._trusted = TrustedProxies(settings.trusted_proxies)
         self._is_proxied = bool(settings.trusted_proxies)
         self._cookie_name = settings.cookie.name
         self._lifetime = settings.session.lifetime
         self._keys = keys
+        self._identity = identity
 
     def of(self, offer: Offer, head: Head, socket: SocketTransport) -> Offer:
         """The offer of the request `head`, which came over `socket`, with which `offer` came."""
@@ -42,8 +47,12 @@ class FurtherOffers:
             offer,
             session=None if claim is None else claim.session,
             issued=0 if claim is None else claim.issued,
-            sets_cookie=claim is None,
+            sets_cookie=claim is None or (claim.is_by_older_key and self._is_ours(claim)),
             host=host,
             port=port,
             is_secure=is_secure,
         )
+
+    def _is_ours(self, claim: CookieClaim) -> bool:
+        """Whether its hint leads here; no other may be rewritten here."""
+        return (claim.gateway, claim.slot) == (self._identity.gateway, self._identity.slot)

@@ -18,7 +18,7 @@ from stickygw.apps.asgi.connection import AsgiConnection
 from stickygw.apps.asgi.further import FurtherOffers
 from stickygw.apps.asgi.http_connection import HttpConnection
 from stickygw.apps.asgi.lifespan import Lifespan
-from stickygw.apps.asgi.protocols import HttpProtocol, WebSocketProtocol
+from stickygw.apps.asgi.protocols import HttpProtocol, WebSocketProtocol, check_uvicorn
 from stickygw.apps.asgi.visit import Visit
 from stickygw.apps.asgi.websocket_connection import WebSocketConnection
 from stickygw.routing.request_head import Head
@@ -37,11 +37,12 @@ class AsgiHost:
     """Serves connections with one ASGI application, in the worker of `runtime`, which counts and closes them."""
 
     def __init__(self, app: Any, runtime: Runtime) -> None:
+        check_uvicorn()
         self.loop = runtime.loop
         self.settings = runtime.settings
         self.counters = runtime.counters
         self.sessions = runtime.sessions
-        self.further = FurtherOffers(runtime.settings, runtime.cookie_keys)
+        self.further = FurtherOffers(runtime.settings, runtime.cookie_keys, runtime.identity)
         self.context = contextvars.copy_context()
         """What the tasks of requests start with."""
         self.is_ending = False

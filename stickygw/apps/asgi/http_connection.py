@@ -33,6 +33,9 @@ KEEP_ALIVE_SECONDS = 5.0
 """How long a connection may be quiet between two requests; uvicorn's default."""
 
 
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
 class _Phase(Enum):
     """What the next byte belongs to."""
 
@@ -47,8 +50,9 @@ class _Phase(Enum):
 class HttpConnection(AsgiConnection):
     """Serves requests until one is not for this application, or either side has had enough.
 
-    The application may take its time, and so may a client that sends its body: who is connected is bounded by
-    ``max_connections``. A client that does not read is cut after `STALL_SECONDS`.
+    The application may take its time, and so may a client that sends its body, until it is answered: then the rest has
+    ``header_timeout`` seconds. Who is connected is bounded by ``max_connections``. A client that does not read is cut
+    after `STALL_SECONDS`.
     """
 
     __slots__ = (
@@ -82,9 +86,11 @@ class HttpConnection(AsgiConnection):
 
     def begin(self) -> None:
         self._transport.set_protocol(self._protocol)
+        if self._socket.is_closed:
+            self.transport_closed()
+            return
         self._socket.start(self)
-        if not self._socket.is_closed:
-            self._begin_request(self._head, self._arrival.rest)
+        self._begin_request(self._head, self._arrival.rest)
 
     def _begin_request(self, head: Head, rest: bytes) -> None:
         self._head = head
@@ -145,6 +151,10 @@ class HttpConnection(AsgiConnection):
         self._is_answered = True
         if self._phase is _Phase.BEYOND:
             self._await_next()
+        elif self._host.is_ending:
+            self._transport.close()
+        else:
+            self._deadline_in(self._host.settings.header_timeout)
 
     def _await_next(self) -> None:
         if self._host.is_ending:
@@ -172,7 +182,8 @@ class HttpConnection(AsgiConnection):
                 self._is_head_begun = True
                 self._deadline_in(self._host.settings.header_timeout)
         elif isinstance(verdict, Refusal):
-            self._refuse(verdict.status, verdict.message, verdict.fields)
+            self._host.counters.add("requests_refused", verdict.reason)
+            self._refuse(verdict.status, verdict.message, verdict.fields, is_answer=False)
         else:
             assert isinstance(verdict, Head)
             if verdict.fields is not self._head.fields:
@@ -193,14 +204,16 @@ class HttpConnection(AsgiConnection):
 
     def _give_away(self, offer: Offer, head: Head, rest: bytes) -> None:
         """Let another serve the connection from the request `head` on."""
+        self._socket.detach()
         self._host.ended(self)
+        self._on_ended(self._status, self._head, is_over=False, requests=self._requests)
         self._host.give(replace(self._arrival, offer=offer, head=head, rest=rest))
 
     # What the transport tells
 
     def flow_changed(self) -> None:
         # What is beyond a request waits in the kernel: one piece of it, at most, is here.
-        if self._socket.owner is not self:
+        if not self._is_ours:
             return
         is_waiting = bool(self._pending) and (self._phase is not _Phase.HEAD or bool(self._socket.outbox_bytes))
         if self._transport.is_read_paused or is_waiting:
@@ -209,8 +222,8 @@ class HttpConnection(AsgiConnection):
             self._socket.resume_reading()
 
     def answer_begins(self, data: bytes) -> None:
-        if data.startswith(b"HTTP/1.1 1"):
-            self._socket.write(data)  # 100 Continue: the answer itself is still to come
+        if data == _CONTINUE:
+            self._socket.write(data)  # the answer itself is still to come
         else:
             # "The protocol server must not start sending the response to the client until it has received at least one
             # Response Body event" (ASGI, HTTP spec 2.3). It also makes one write of most answers.
@@ -236,14 +249,17 @@ class HttpConnection(AsgiConnection):
             self._transport.abort()
 
     def _overdue(self) -> None:
-        if self._phase is _Phase.HEAD:
-            message = "The request head was not complete in time."
-            self._refuse(408 if self._is_head_begun else 0, message)
+        if self._phase is _Phase.HEAD and self._socket.outbox_bytes:
+            self._deadline_in(KEEP_ALIVE_SECONDS)  # the answer is still being read: how long it may take is bounded
+        elif self._is_head_begun:
+            self._refuse(408, "The request head was not complete in time.", is_answer=False)
+        else:
+            self._transport.close()
 
     # The end
 
     def send_away(self, code: int, reason: str, *, within: float) -> None:
-        if self._phase is _Phase.HEAD:
+        if self._phase is _Phase.HEAD or self._is_answered:
             self._transport.close()
         else:
             self._protocol.end_with_answer()

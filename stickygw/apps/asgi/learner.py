@@ -42,7 +42,7 @@ class Learner:
     """`app`, with the ids of `learn` learnt from its answers; `keys` are the affinity keys of the gateway beside them.
 
     `register(keys)` returns when requests with these keys are led to this worker, or nobody sees to that; it does not
-    raise.
+    raise. `is_proxied`: one connection may carry the requests of many clients.
     """
 
     def __init__(
@@ -52,11 +52,12 @@ class Learner:
         keys: Sequence[Key],
         *,
         register: Callable[[list[bytes]], Awaitable[None]],
+        is_proxied: bool = False,
     ) -> None:
         self.learn = tuple(learn)
         self.register = register
         all_keys = [*(kind.key for kind in learn), *keys]
-        self.closes_after_answer = differs_by_request(all_keys)
+        self.closes_after_answer = is_proxied or differs_by_request(all_keys)
         """Whether each answer is the last of its connection."""
         self._app = app
         self._is_idle = not self.closes_after_answer
@@ -94,6 +95,8 @@ class _Answer:
 
     async def send(self, message: Message) -> None:
         """Send `message` on, or keep it until the next one."""
+        if "headers" in message:  # an iterable, perhaps for one time only
+            message = {**message, "headers": list(message["headers"])}
         match message["type"]:
             case "http.response.start":
                 await self._begin(message)

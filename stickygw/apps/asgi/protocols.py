@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Any, cast
 from urllib.parse import unquote
 
+import uvicorn
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -16,9 +18,23 @@ from uvicorn.protocols.utils import get_local_addr
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
+from stickygw.errors import TargetError
 from stickygw.routing.request_head import Head
 
 log = logging.getLogger("uvicorn.error")
+
+
+def check_uvicorn() -> None:
+    """Raise `TargetError` if the uvicorn that is installed has another cycle than the one that is used here.
+
+    It is no public interface of uvicorn's.
+    """
+    used = {"scope", "transport", "flow", "message_event", "expect_100_continue", "keep_alive", "on_response"}
+    if missing := used - inspect.signature(RequestResponseCycle).parameters.keys():
+        raise TargetError(
+            f"uvicorn {uvicorn.__version__} is not one that stickygw knows how to use ({', '.join(sorted(missing))}): "
+            "install another version, 0.52.1 or newer"
+        )
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -57,7 +73,6 @@ class HttpProtocol(asyncio.Protocol):
 
         `keep_alive`: whether another request may follow.
         """
-        expected = head.first.get(b"expect")
         self.cycle = cycle = RequestResponseCycle(
             scope=cast(Any, self._scope_of(head)),
             transport=self._transport,
@@ -67,7 +82,7 @@ class HttpProtocol(asyncio.Protocol):
             access_log=False,
             default_headers=self._state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=expected is not None and expected.lower() == b"100-continue",
+            expect_100_continue=_expects_continue(head),
             keep_alive=keep_alive,
             on_response=self._answered,
         )
@@ -111,8 +126,7 @@ class HttpProtocol(asyncio.Protocol):
         """That was all of the body. As uvicorn has them, `trailers` are added to the fields of the head."""
         cycle = self.cycle
         assert cycle is not None
-        if trailers:
-            cast(Any, cycle.scope["headers"]).extend((name.lower(), value) for name, value in trailers)
+        cast(Any, cycle.scope["headers"]).extend(trailers)
         cycle.more_body = False
         cycle.message_event.set()
 
@@ -141,6 +155,12 @@ class HttpProtocol(asyncio.Protocol):
                 self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._flow.resume_writing()
+
+
+def _expects_continue(head: Head) -> bool:
+    """RFC 9110, 10.1.1: clients of HTTP/1.0 do not know of it."""
+    expected = head.first.get(b"expect")
+    return expected is not None and expected.lower() == b"100-continue" and head.version != "1.0"
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):

@@ -58,9 +58,10 @@ class WebSocketConnection(AsgiConnection):
         self._transport.awaits_head = True
         self._pending = self._arrival.rest
         self._deadline_in(self._host.settings.header_timeout)
-        self._socket.start(self)
         if self._socket.is_closed:
+            self.transport_closed()
             return
+        self._socket.start(self)
         self._context.run(protocol.data_received, _written(self._head))
         if not protocol.handshake_initiated and not self._transport.is_closing():
             # The library's bound of a field line, 8 KiB, is lower than the gate's of a head; beyond, it says nothing.

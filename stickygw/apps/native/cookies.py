@@ -18,13 +18,18 @@ class CookieJar:
         self._keys = runtime.cookie_keys
         self._settings = runtime.settings
 
+    @staticmethod
+    def is_right(offer: Offer) -> bool:
+        """Whether the client's own cookie is as it should be."""
+        return offer.session is not None and not offer.sets_cookie
+
     def due(self, offer: Offer, session: SessionId) -> str | None:
         """The Set-Cookie value that the answer to `offer` carries for `session`, or None: the client's own is right.
 
         The primary decided whether the client's hint may change (`Offer.sets_cookie`); a client without a proven id
         always gets one.
         """
-        if offer.session is not None and not offer.sets_cookie:
+        if self.is_right(offer):
             return None
         now = int(time.time())
         # A cookie that is written anew keeps its first date: the lifetime is absolute.

@@ -54,10 +54,15 @@ class Ending:
         """Its HTTP answer is over; `status` is 0 if there was none."""
         self._tell(status)
 
-    def served(self, status: int, head: Head, **more: Any) -> None:
-        """The ASGI application's connection is over; `head` is its last request's, `status` that one's answer."""
+    def served(self, status: int, head: Head, *, is_over: bool = True, **more: Any) -> None:
+        """The ASGI application's connection is over; `head` is its last request's, `status` that one's answer.
+
+        Not `is_over`: another serves it from here on, and will tell of its end.
+        """
         self._method, self._path = head.method, head.path
-        self._tell(status, **more)
+        self._log(status, **more)
+        if is_over:
+            self._on_ended()
 
     def closed(self) -> None:
         """Its WebSocket is over, the last handler too."""
@@ -72,6 +77,10 @@ class Ending:
         )
 
     def _tell(self, status: int, **more: Any) -> None:
+        self._log(status, **more)
+        self._on_ended()
+
+    def _log(self, status: int, **more: Any) -> None:
         if is_access_logged():
             log_access(
                 client=self._offer.host,
@@ -89,4 +98,3 @@ class Ending:
                 connection=self.id,
                 generation=self._identity.generation,
             )
-        self._on_ended()

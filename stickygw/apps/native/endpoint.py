@@ -128,8 +128,8 @@ class Endpoint:
 
     def _cookie_for(self, visit: Visit, head: Head, status: int) -> str | None:
         """The cookie that an answer of the ASGI application carries: a WebSocket's, a document's, a used session's."""
-        if visit.offer.session is not None and not visit.offer.sets_cookie:
-            return None  # the client's own is right
+        if self._cookies.is_right(visit.offer):
+            return None
         if status == 101 or is_navigation(head) or visit.has_session:
             return self._cookies.due(visit.offer, visit.session_id)
         return None

@@ -287,7 +287,8 @@ def _asgi_host(app: Any, runtime: Runtime) -> AsgiHost:
     settings = runtime.settings
     learn = [parse_learn(text) for text in settings.learn]
     keys = [parse_key(text) for text in settings.keys]
-    return AsgiHost(Learner(app, learn, keys, register=runtime.registrar.register), runtime)
+    is_proxied = bool(settings.trusted_proxies)
+    return AsgiHost(Learner(app, learn, keys, register=runtime.registrar.register, is_proxied=is_proxied), runtime)
 
 
 async def settled(result: Any) -> Any:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support.raw import head
+from support.raw import head, upgrade
 from support.waiting import wait_until
 
 from stickygw import App
@@ -202,6 +202,80 @@ async def test_a_quiet_kept_connection_is_closed_and_one_with_half_a_head_is_tol
             data += piece
         assert data[9:12] == status
     assert one.ended == 1
+
+
+async def test_an_answer_that_is_still_being_read_is_not_taken_for_a_quiet_connection() -> None:
+    async def large(scope: Any, receive: Any, send: Any) -> None:
+        await answered(send, bytes(4_000_000) if scope["path"] == "/" else b"the second")
+
+    async with served(large, head("GET", "/") + head("GET", "/second")) as one:
+        await wait_until(lambda: one.connection._socket.blocked_since is not None)
+        one.connection._overdue()  # as after so many seconds
+        assert (await one.received(until=b"the second")).count(b"HTTP/1.1 200") == 2
+
+
+@pytest.mark.parametrize("is_drained_first", [False, True])
+async def test_who_is_answered_before_the_body_has_come_holds_up_no_drain(is_drained_first: bool) -> None:
+    go_on = asyncio.Event()
+
+    async def early(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await go_on.wait()
+        await answered(send, b"too large")
+
+    async with served(early, head("POST", "/", fields=[("Content-Length", "10")])) as one:
+        runtime = one._client.runtime
+        if not is_drained_first:
+            go_on.set()
+            await one.received(until=b"too large")
+        runtime.drain(1012, "", within=5, spread_seconds=0)
+        go_on.set()
+        while await asyncio.get_running_loop().sock_recv(one._ours, 65536):
+            pass
+        one._ours.close()
+        await wait_until(lambda: not runtime.connections)
+
+
+async def test_who_is_answered_and_never_sends_the_body_is_closed_after_a_while() -> None:
+    async def early(scope: Any, receive: Any, send: Any) -> None:
+        await answered(send, b"too large")
+
+    async with served(early, head("POST", "/", fields=[("Content-Length", "10")])) as one:
+        await one.received(until=b"too large")
+        one.connection.look(float("inf"))
+        assert await asyncio.get_running_loop().sock_recv(one._ours, 65536) == b""
+
+
+async def test_an_interim_status_of_the_application_does_not_end_its_answer_midway() -> None:
+    async def hints(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 103, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async with served(hints, head("GET", "/")) as one:
+        assert (await one.received(until=b"\r\n\r\nok")).startswith(b"HTTP/1.1 103 ")
+
+
+async def test_a_client_of_http_1_0_is_not_told_to_continue() -> None:
+    async with served(
+        counting, head("POST", "/", version="1.0", fields=[("Expect", "100-continue"), ("Content-Length", "1")]) + b"x"
+    ) as one:
+        assert (await one.received(until=b"1 bytes")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_connection_that_is_closed_already_leaves_nothing_behind() -> None:
+    async with AppClient(App(http=counting)) as client:
+        for data in (head("GET", "/"), upgrade("/")):
+            ours, theirs = socket.socketpair()
+            ours.close()
+            transport = SocketTransport(theirs, client.runtime.loop, client.runtime.flusher)
+            transport.abort()
+            first = examine(data)
+            assert isinstance(first, Head)
+            ended = asyncio.Event()
+            offer = Offer(HandOverId(1), None, 0, False, "127.0.0.1", 1, False, "test")
+            await client._endpoint.serve(Arrival(offer, first, b"", transport, ended.set))
+            assert ended.is_set()
+        assert not client.runtime.connections
 
 
 async def test_nothing_is_left_of_connections_that_are_over() -> None:

@@ -33,7 +33,13 @@ def body(data: bytes, *, more: bool = False) -> Message:
 class Served:
     """An application that sends `messages`, behind a learner. `events`: what was registered and what left, in order."""
 
-    def __init__(self, *messages: Message, learn: tuple[str, ...] = (), keys: tuple[str, ...] = ("cookie",)) -> None:
+    def __init__(
+        self,
+        *messages: Message,
+        learn: tuple[str, ...] = (),
+        keys: tuple[str, ...] = ("cookie",),
+        is_proxied: bool = False,
+    ) -> None:
         self.events: list[Any] = []
         self.messages = messages
         self.learner = Learner(
@@ -41,6 +47,7 @@ class Served:
             [parse_learn(text) for text in learn],
             [parse_key(text) for text in keys],
             register=self._register,
+            is_proxied=is_proxied,
         )
 
     async def _app(self, scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
@@ -124,6 +131,16 @@ async def test_answer_closes_only_where_the_next_request_may_belong_elsewhere() 
     assert await Served(head).get() == [head]
     assert await Served(head, keys=("ip", "cookie")).get() == [head]
     assert await Served(head, keys=("query:user",)).get() == [closing(start())]
+    assert await Served(head, is_proxied=True).get() == [closing(start())], "it may be another client's"
+
+
+async def test_fields_that_can_be_read_once_only_are_read_once() -> None:
+    fields = [(b"mcp-session-id", b"m1"), (b"x-other", b"1")]
+    for type, kind in (("http", "http.response.start"), ("websocket", "websocket.accept")):
+        message = {"type": kind, "status": 200, "headers": iter(fields)}
+        keys, left = await Served(message, learn=("header:mcp-session-id",)).get(type=type)
+        assert keys == [b"header:mcp-session-id\x00m1"]
+        assert left["headers"][:2] == fields
 
 
 async def test_lifespan_is_passed_on() -> None:

@@ -116,6 +116,7 @@ REFUSED = {
     "a target that is too long": (b"GET /" + b"a" * MAX_TARGET_BYTES, 414, R.TARGET_TOO_LONG),
     "an absolute target": (plain(line="GET http://example.com/ HTTP/1.1"), 400, R.BAD_TARGET),
     "an authority as target": (plain(line="CONNECT example.com:80 HTTP/1.1"), 400, R.BAD_TARGET),
+    "CONNECT to a path": (plain(line="CONNECT / HTTP/1.1"), 400, R.BAD_TARGET),
     "GET of the server": (plain(line="GET * HTTP/1.1"), 400, R.BAD_TARGET),
     "a space before the colon": (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400, R.BAD_FIELD),
     "a field without a name": (b"GET / HTTP/1.1\r\n: a\r\n\r\n", 400, R.BAD_FIELD),
@@ -304,6 +305,7 @@ LINES = [
     b"POST /a/b?c=d HTTP/1.1\r\n",
     b"GET / HTTP/1.0\r\n",
     b"OPTIONS * HTTP/1.1\r\n",
+    b"CONNECT / HTTP/1.1\r\n",
     b"GET http://a/ HTTP/1.1\r\n",
     b"GET / HTTP/2.0\r\n",
     b"GET /  HTTP/1.1\r\n",
@@ -363,6 +365,7 @@ def block_of(data: bytes, head: Head) -> bytes:
 @example(plain(), None, b"GET / HTTP/1.0\r\n", b"")
 @example(handshake(), None, b"POST /ws HTTP/1.1\r\n", b"")
 @example(plain(), None, b"OPTIONS * HTTP/1.1\r\n", b"")
+@example(plain(), None, b"CONNECT / HTTP/1.1\r\n", b"")
 @example(plain(), None, b"GET /" + b"a" * MAX_TARGET_BYTES + b" HTTP/1.1\r\n", b"")
 @example(filled(MAX_HEAD_BYTES), None, b"GET /" + b"a" * 200 + b" HTTP/1.1\r\n", b"")
 def test_what_came_before_on_a_connection_changes_no_verdict(
