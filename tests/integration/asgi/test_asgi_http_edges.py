@@ -123,8 +123,9 @@ async def test_a_client_that_leaves_early_is_told_of(
     stories = []
     for port in (ours.port, theirs.port):
         async with Raw(port) as raw:
+            await said(port, request("GET", "/forget", ("Connection", "close")))
             await raw.send(sent)
-            await asyncio.sleep(0.1)  # so that the application waits already
+            assert b"[]" not in await said(port, request("GET", "/waited", ("Connection", "close")))
             if is_reset:
                 raw.reset()
         async with Raw(port) as raw:

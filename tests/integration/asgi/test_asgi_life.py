@@ -134,7 +134,7 @@ async def test_a_stop_closes_websockets_with_1001_and_ends_the_application(tmp_p
 async def test_a_stop_names_the_request_that_it_cuts() -> None:
     async with running_gateway(EDGES, "--set", "stop_timeout=1", workers=1) as gateway, Raw(gateway.port) as raw:
         await raw.send(head("GET", "/early"))
-        await asyncio.sleep(0.2)
+        assert (await get(gateway.port, "/waited", ("Connection", "close"))).status == 200
         assert await asyncio.to_thread(gateway.stop) == ExitCode.FORCED_STOP
         assert "1 handlers running:" in gateway.log
         assert "early" in gateway.log

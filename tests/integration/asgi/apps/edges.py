@@ -7,6 +7,9 @@ import json
 from typing import Any
 from urllib.parse import unquote
 
+waiting: list[str] = []
+"""Where requests have begun to wait for their clients since ``/forget``."""
+
 seen: list[str] = []
 """What requests that nobody waited for have come to; told by ``/seen``."""
 
@@ -56,6 +59,7 @@ async def scope_of(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
+    waiting.append(scope["path"])
     body = await body_of(receive)
     if body is None:
         seen.append("disconnect in the body")
@@ -80,6 +84,7 @@ async def unread(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def early(scope: Any, receive: Any, send: Any) -> None:
+    waiting.append(scope["path"])
     while (await receive())["type"] != "http.disconnect":
         pass
     seen.append("disconnect")
@@ -131,8 +136,18 @@ async def told(scope: Any, receive: Any, send: Any) -> None:
     await answer(send, json.dumps(found).encode())
 
 
+async def waited(scope: Any, receive: Any, send: Any) -> None:
+    """Answered when some request waits for more of its client."""
+    for _ in range(500):
+        if waiting:
+            break
+        await asyncio.sleep(0.01)
+    await answer(send, json.dumps(waiting).encode())
+
+
 async def forget(scope: Any, receive: Any, send: Any) -> None:
     seen.clear()
+    waiting.clear()
     await answer(send)
 
 
@@ -146,6 +161,7 @@ PATHS = {
     "/big": big,
     "/unread": unread,
     "/early": early,
+    "/waited": waited,
     "/bare": bare,
     "/closing": closing,
     "/raises": raises,
