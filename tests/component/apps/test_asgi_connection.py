@@ -16,7 +16,7 @@ from support.waiting import wait_until
 from stickygw import App
 from stickygw.apps.arrival import Arrival
 from stickygw.apps.asgi.http_connection import HttpConnection
-from stickygw.connections.transport import HIGH_WATER_BYTES, SocketTransport
+from stickygw.connections.transport import HIGH_WATER_BYTES, RECEIVE_BYTES, SocketTransport
 from stickygw.routing.request_head import Head, examine
 from stickygw.testing import AppClient
 from stickygw.types import HandOverId
@@ -160,6 +160,23 @@ async def test_a_further_request_waits_in_the_kernel_until_the_answer_before_it_
         assert connection._requests == 1
         await one.received(until=b"HTTP/1.1 200 OK\r\n" * 0 + b"\0" * 100)
         await wait_until(lambda: _drained(one) and connection._requests == 2)
+
+
+async def test_what_is_behind_a_request_that_waits_for_its_answer_stays_in_the_kernel() -> None:
+    go_on = asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await go_on.wait()
+        await answered(send, b"done")
+
+    async with served(slow, head("GET", "/")) as one:
+        for _ in range(4):
+            one.send(head("GET", "/more") * 800)
+            await many_turns()
+        assert len(one.connection._pending) <= RECEIVE_BYTES
+        go_on.set()
+        await wait_until(lambda: _drained(one) and one.connection._requests == 3201)
 
 
 def _drained(one: Served) -> bool:
