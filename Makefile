@@ -32,7 +32,7 @@ test:
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --strict
 	.venv/bin/lint-imports
-	PYTHONPATH=tests $(python) -m pytest -n 2 --dist loadfile -m 'not long' -p support.browser_count
+	PYTHONPATH=tests $(python) -m pytest -n 3 --dist loadfile -m 'not long' -p support.browser_count
 
 test-long:
 	@sh scripts/bootstrap test
