@@ -36,6 +36,10 @@ SWEEP_SECONDS = 1.0
 class AsgiHost:
     """Serves connections with one ASGI application, in the worker of `runtime`, which counts and closes them."""
 
+    serves: Callable[[Head], bool]
+    give: Callable[[Arrival], None]
+    cookie_for: Callable[[Visit, Head, int], str | None]
+
     def __init__(self, app: Any, runtime: Runtime) -> None:
         check_uvicorn()
         self.loop = runtime.loop

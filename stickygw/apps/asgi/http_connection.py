@@ -6,7 +6,6 @@ can still be given away.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,11 +26,8 @@ if TYPE_CHECKING:
     from stickygw.apps.asgi.host import AsgiHost
     from stickygw.apps.native.traffic import Traffic
 
-log = logging.getLogger("stickygw.app")
-
 KEEP_ALIVE_SECONDS = 5.0
 """How long a connection may be quiet between two requests; uvicorn's default."""
-
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
