@@ -15,6 +15,7 @@
     ├── ConnectionClosed         the WebSocket has ended; raised by ``send`` and ``receive``
     ├── TellError                a message to another worker was not delivered, or not answered
     ├── OffloadFull              too many offloaded calls wait already
+    ├── SessionEnded             the session was destroyed or replaced, or what was stored of it is gone
     ├── SessionUnavailable       the session store did not answer, so nothing was read or written
     ├── SessionValueError        a value that a session cannot keep
     ├── RoomNameError            a room name that is empty, too long or not text
@@ -129,6 +130,10 @@ class TellError(StickygwError):
 
 class OffloadFull(StickygwError):
     """Too many offloaded calls wait or run already (``offload_queue``)."""
+
+
+class SessionEnded(StickygwError):
+    """The session was destroyed or got a new id, or what was stored of it is gone. It takes no more writes."""
 
 
 class SessionUnavailable(StickygwError):

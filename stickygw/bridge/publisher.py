@@ -17,8 +17,8 @@ from random import Random
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
-from stickygw.bridge.reconnect import SECOND_LOOK_SECONDS, Backoff, keep_alive, opened
 from stickygw.observability.counters import Counters
+from stickygw.reconnect import SECOND_LOOK_SECONDS, Backoff, keep_alive, opened
 
 log = logging.getLogger("stickygw.bridge")
 
@@ -65,7 +65,9 @@ class Publisher:
 
     def start(self) -> None:
         """Connect and stay connected, in a task of its own."""
-        self._task = asyncio.create_task(keep_alive("publisher", self._session, self._backoff), name="bridge publisher")
+        self._task = asyncio.create_task(
+            keep_alive("bridge publisher", self._session, self._backoff), name="bridge publisher"
+        )
 
     async def stop(self) -> None:
         """Wait up to `PIPELINE_SECONDS` for what is queued, then end the task and the connection."""
@@ -116,7 +118,7 @@ class Publisher:
 
     async def _session(self) -> None:
         async with opened(self._connect) as connection:
-            self._backoff.succeeded("publisher")
+            self._backoff.succeeded("bridge publisher")
             self.connected.set()
             try:
                 async with asyncio.TaskGroup() as tasks:

@@ -13,11 +13,11 @@ from random import Random
 
 from stickygw.bridge.base import OnGap, OnMessage
 from stickygw.bridge.publisher import Publisher
-from stickygw.bridge.reconnect import CONNECT_SECONDS, connections
 from stickygw.bridge.rooms import check_room
 from stickygw.bridge.sequences import Numbering, Order, Verdict
 from stickygw.bridge.subscriber import Subscriber
 from stickygw.observability.counters import Counters
+from stickygw.reconnect import CONNECT_SECONDS, connections
 from stickygw.wire.envelope import ORIGIN_BYTES, Envelope, EnvelopeError, decode, encode
 from stickygw.wire.prepared import PreparedMessage
 

@@ -16,8 +16,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError
 
 from stickygw.bridge.base import CONFIRM_SECONDS
-from stickygw.bridge.reconnect import SECOND_LOOK_SECONDS, Backoff, keep_alive, opened
 from stickygw.bridge.subscriptions import Subscriptions
+from stickygw.reconnect import SECOND_LOOK_SECONDS, Backoff, keep_alive, opened
 
 log = logging.getLogger("stickygw.bridge")
 
@@ -58,7 +58,7 @@ class Subscriber:
     def start(self) -> None:
         """Connect and stay connected, in a task of its own."""
         self._task = asyncio.create_task(
-            keep_alive("subscriber", self._session, self._backoff), name="bridge subscriber"
+            keep_alive("bridge subscriber", self._session, self._backoff), name="bridge subscriber"
         )
 
     async def stop(self) -> None:
@@ -170,7 +170,7 @@ class Subscriber:
     def _ponged(self) -> None:
         if self.connected.is_set():
             return
-        self._backoff.succeeded("subscriber")
+        self._backoff.succeeded("bridge subscriber")
         self.connected.set()
         channels = self._subscriptions.settle_all()
         if channels:

@@ -26,7 +26,8 @@ _AN_ORIGIN = '"same-host", "*", or an origin as browsers send it: https://exampl
 
 def broken_rules(loaded: Loaded) -> list[str]:
     """One line for each rule that the settings break."""
-    return [*_secret(loaded), *_redis_url(loaded), *_bind(loaded), *_origins(loaded), *_watch(loaded)]
+    rules = (_secret, _redis_url, _bind, _origins, _watch, _cookie_prefix, _cookie_secure, _touch_interval)
+    return [problem for rule in rules for problem in rule(loaded)]
 
 
 def _secret(loaded: Loaded) -> Iterator[str]:
@@ -87,3 +88,38 @@ def _watch(loaded: Loaded) -> Iterator[str]:
             f"watch: wanted (from {loaded.origin('watch')}), but the package watchfiles is not installed; "
             "pip install 'stickygw[watch]'"
         )
+
+
+def _cookie_prefix(loaded: Loaded) -> Iterator[str]:
+    """Browsers drop a cookie that breaks the promise of its name (RFC 6265bis §4.1.3)."""
+    cookie = loaded.settings.cookie
+    if not _has_prefix(cookie.name, "__Host-"):
+        return
+    if cookie.domain is not None:
+        yield loaded.wrong("cookie.domain", cookie.domain, f"none, since cookie.name is {cookie.name}")
+    if cookie.path != "/":
+        yield loaded.wrong("cookie.path", cookie.path, f'"/", since cookie.name is {cookie.name}')
+
+
+def _cookie_secure(loaded: Loaded) -> Iterator[str]:
+    """Browsers drop a cookie of these kinds that is not Secure, and take no Secure one without TLS."""
+    cookie = loaded.settings.cookie
+    # The gateway itself speaks no TLS: only a proxy can tell of it, or whoever chose such a name.
+    if loaded.settings.trusted_proxies or _has_prefix(cookie.name, "__Host-", "__Secure-"):
+        return
+    remedy = "only with TLS in front: name the proxy in trusted_proxies, or give the cookie a name with __Host-"
+    if cookie.same_site == "None":
+        yield loaded.wrong("cookie.same_site", cookie.same_site, f"Lax, Strict; None {remedy}")
+    if cookie.partitioned:
+        yield loaded.wrong("cookie.partitioned", cookie.partitioned, f"false; true {remedy}")
+
+
+def _has_prefix(name: str, *prefixes: str) -> bool:
+    return name.lower().startswith(tuple(prefix.lower() for prefix in prefixes))
+
+
+def _touch_interval(loaded: Loaded) -> Iterator[str]:
+    session = loaded.settings.session
+    if session.touch_interval is not None and session.touch_interval >= session.ttl:
+        allowed = f"less than session.ttl, {session.ttl}: else a session in use would end"
+        yield loaded.wrong("session.touch_interval", session.touch_interval, allowed)

@@ -33,6 +33,9 @@ Listed = Annotated[tuple[_Entry, ...], BeforeValidator(_listed)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Bytes = Annotated[int, Field(gt=0, le=1 << 30)]
 
+_DOMAIN = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
+"""A host name of two labels or more, since browsers set no cookie for a whole top-level domain; no address."""
+
 
 class _Section(BaseModel):
     # The input is hidden: pydantic's own messages would quote a secret.
@@ -74,7 +77,33 @@ class CookieSettings(_Section):
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
         description="The cookie's name. Cookies ignore ports: two gateways on one host want two names.",
     )
-    same_site: Literal["Lax", "Strict"] = Field(default="Lax", description="The cookie's SameSite attribute.")
+    domain: Annotated[str, Field(pattern=_DOMAIN, max_length=253)] | None = Field(
+        default=None,
+        description=(
+            "The cookie's Domain attribute: this domain and all below it get the cookie, and each of them can plant "
+            "one; none: only the host that set it."
+        ),
+    )
+    path: str = Field(
+        default="/",
+        pattern=r"^/[!-:<-~]*$",
+        max_length=1024,
+        description="The cookie's Path attribute: requests of other paths come without it, WebSockets too.",
+    )
+    same_site: Literal["Lax", "Strict", "None"] = Field(
+        default="Lax",
+        description=(
+            'The cookie\'s SameSite attribute. "None", for pages of other sites, needs TLS in front: trusted_proxies, '
+            "or a name that begins with __Host- or __Secure-."
+        ),
+    )
+    partitioned: bool = Field(
+        default=False,
+        description=(
+            "The cookie's Partitioned attribute: one session for each site in whose pages ours are embedded. Needs TLS "
+            "in front, as same_site None does."
+        ),
+    )
 
 
 class SessionSettings(_Section):
@@ -86,6 +115,21 @@ class SessionSettings(_Section):
     lifetime: Annotated[int, Field(gt=0)] = Field(
         default=90 * 86_400,
         description="Seconds after which a session's cookie ends, used or not (absolute).",
+    )
+    touch_interval: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description=(
+            "Seconds in which a session that is in use has its life extended at most once, below ttl; none: a quarter "
+            "of ttl, at most 60."
+        ),
+    )
+    token: bool = Field(
+        default=False,
+        description=(
+            "For clients without a cookie jar: take the cookie's value as ?session=VALUE too, but not where a document "
+            "is loaded, or as the subprotocol stickygw.session.VALUE, beside one that is spoken. The application does "
+            "not see either."
+        ),
     )
 
 

@@ -127,6 +127,7 @@ class Gateway:
             random=random.randrange,
             balance=parse_balance(settings.balance_by),
             learnt=[parse_learn(text).key for text in settings.learn],
+            reads_token=settings.session.token,
         )
 
     # --- the workers --------------------------------------------------------------------------------------------------

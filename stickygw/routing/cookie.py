@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from stickygw.routing.request_head import Head
-from stickygw.types import GatewayId, SessionId, Slot
+from stickygw.routing.token import token_values
+from stickygw.types import MAX_SLOTS, GatewayId, SessionId, Slot
 
 MAX_COOKIE_BYTES = 256
 """A bound for whoever stores cookies; the longest that the grammar allows has 115 bytes."""
 MIN_SECRET_BYTES = 32
-MAX_SLOT = 1023
 MAX_CANDIDATES = 8
-"""Cookies of our name in one request that are looked at; a request with more has none."""
+"""Cookies of our name, and tokens, in one request that are looked at; a request with more has none."""
 
 _GRAMMAR = re.compile(
     rb"(v1\.([0-9a-f]{8})\.([0-9a-f]{32})\.([0-9a-f]{8})\.(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,11}))"
@@ -89,7 +89,7 @@ class CookieKeys:
         # The text is compared, not what it decodes to: there is one way to write it.
         if key is None or not hmac.compare_digest(_signature(key, body), signature):
             return None
-        if now - int(issued) > lifetime or int(slot) > MAX_SLOT:
+        if now - int(issued) > lifetime or int(slot) >= MAX_SLOTS:
             return None
         return CookieClaim(
             SessionId(session.decode("ascii")),
@@ -100,14 +100,18 @@ class CookieKeys:
         )
 
 
-def claim_of(head: Head, *, name: str, keys: CookieKeys, now: float, lifetime: float) -> CookieClaim | None:
+def claim_of(
+    head: Head, *, name: str, keys: CookieKeys, now: float, lifetime: float, reads_token: bool = False
+) -> CookieClaim | None:
     """What the cookies called `name` in all Cookie fields of `head` prove, or None.
 
-    Of several that verify with different session ids none counts: somebody planted one (a neighbouring host
-    may set cookies for ours), and which one is the visitor's cannot be told. With one id the newest issued
-    counts.
+    With `reads_token`, a value that comes as a token (`stickygw.routing.token`) counts like a cookie. Of several that
+    verify with different session ids none counts: somebody planted one (a neighbouring host may set cookies for ours),
+    and which one is the visitor's cannot be told. With one id the newest issued counts.
     """
     values = cookie_values(head, name.encode("ascii"))
+    if reads_token:
+        values += token_values(head)
     if not values or len(values) > MAX_CANDIDATES:
         return None
     newest: CookieClaim | None = None
@@ -132,14 +136,6 @@ def cookie_values(head: Head, name: bytes) -> list[bytes]:
                 if cookie_name == name and equals:
                     values.append(value)
     return values
-
-
-def set_cookie(name: str, value: str, *, max_age: int, same_site: str, is_secure: bool) -> str:
-    """The value of a Set-Cookie field; `max_age` is in seconds. No Domain: it stays with this host."""
-    # Browsers refuse these two prefixes without Secure (RFC 6265bis §4.1.3), whatever a proxy has told us.
-    is_secure = is_secure or name.startswith(("__Host-", "__Secure-"))
-    text = f"{name}={value}; Path=/; HttpOnly; SameSite={same_site}; Max-Age={max_age}"
-    return text + "; Secure" if is_secure else text
 
 
 def _key_id(secret: bytes) -> bytes:

@@ -67,7 +67,7 @@ class Router:
     `learnt` are the keys of ids that the application mints: one that is known names state in one worker, so they come
     first. `keys` are tried after them, in order; `first_visit` is "least_loaded", "round_robin" or "ip", for clients
     without any; `cookie_lifetime` is in seconds; `random(n)` gives an int from 0 to n-1; `balance` says which slot has
-    least to do. Raises `ValueError` for another `first_visit`.
+    least to do; `reads_token`: see `claim_of`. Raises `ValueError` for another `first_visit`.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Router:
         random: Callable[[int], int],
         balance: Balance = DEFAULT_BALANCE,
         learnt: Sequence[Key] = (),
+        reads_token: bool = False,
     ) -> None:
         self.gateway = gateway
         self.learnt = frozenset(key.text for key in learnt)
@@ -91,6 +92,7 @@ class Router:
         self.cookie_keys = cookie_keys
         self.cookie_lifetime = cookie_lifetime
         self.balance = balance
+        self._reads_token = reads_token
         self._table = table
         self._by_load = LeastLoaded(balance, random)
         first_visits: dict[str, tuple[RouteReason, FirstVisit]] = {
@@ -118,8 +120,15 @@ class Router:
         return Route(slot, self.first_visit_reason, claim, None, self._sets_cookie(claim, slot))
 
     def claim_of(self, head: Head, wall: float) -> CookieClaim | None:
-        """What the cookies of our name in `head` prove at `wall`, or None."""
-        return claim_of(head, name=self.cookie_name, keys=self.cookie_keys, now=wall, lifetime=self.cookie_lifetime)
+        """What the cookies of our name in `head`, or its tokens, prove at `wall`, or None."""
+        return claim_of(
+            head,
+            name=self.cookie_name,
+            keys=self.cookie_keys,
+            now=wall,
+            lifetime=self.cookie_lifetime,
+            reads_token=self._reads_token,
+        )
 
     def known(
         self, claim: CookieClaim | None, key_of: Callable[[Key], bytes | None], slots: Sequence[SlotView], now: float

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from stickygw.types import SessionId
@@ -22,32 +23,90 @@ def check_session_id(id: SessionId) -> str:
     return id
 
 
+class SessionConflict(Exception):
+    """A field is not what a compare-and-set expected; nothing was written. `current`: what each expected field is."""
+
+    def __init__(self, current: dict[str, bytes | None]) -> None:
+        super().__init__("a session field was changed by another writer")
+        self.current = current
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is stored of a session. `version` says which store wrote last, ``WRITER:COUNT``; b"" if none of ours did."""
+
+    fields: dict[str, bytes]
+    version: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A stored session, for operators. `seconds_left`: to live; None: for ever. `byte_count`: what it takes, about."""
+
+    seconds_left: int | None
+    field_count: int
+    byte_count: int
+
+
 class SessionStore(Protocol):
     """Keeps sessions: field → msgpack bytes, with a time to live.
 
     Every method raises `SessionUnavailable` when the store does not answer in time; a change may have been
     made then or not. Ids are checked (`check_session_id`) before they become part of a key.
+
+    A session that was ended is remembered as such. `write` and `increment` refuse it with `SessionEnded`, and
+    so they do, unless it `is_new` to the caller, when nothing is stored under the id: a session that expired must not
+    come back as the few fields that somebody changes.
     """
 
-    async def load(self, id: SessionId) -> dict[str, bytes] | None:
-        """All fields, or None when nothing is stored."""
+    @property
+    def writer(self) -> str:
+        """The first part of every version that this store writes: 16 hex digits, its own."""
 
-    async def write(self, id: SessionId, changed: Mapping[str, bytes], removed: Collection[str], ttl: int) -> None:
-        """Set and remove fields and let the session live `ttl` seconds from now: all of it or nothing."""
+    async def load(self, id: SessionId) -> Loaded | None:
+        """All fields, or None when nothing is stored. Raises `SessionEnded`."""
 
-    async def increment(self, id: SessionId, field: str, by: int, ttl: int) -> int:
+    async def write(
+        self,
+        id: SessionId,
+        changed: Mapping[str, bytes],
+        removed: Collection[str],
+        ttl: int,
+        *,
+        is_new: bool,
+        expected: Mapping[str, bytes | None] | None = None,
+    ) -> None:
+        """Remove and set fields and let the session live `ttl` seconds from now: all of it or nothing.
+
+        One that keeps no field is stored no more. Raises `SessionEnded`, and `SessionConflict` when a field in
+        `expected` is not, byte for byte, what it has there (None: not stored).
+        """
+
+    async def increment(self, id: SessionId, field: str, by: int, ttl: int, *, is_new: bool) -> int:
         """Add `by` to an integer field, atomically across all clients; the new value. A missing field counts
         from 0.
 
-        The session lives `ttl` seconds from now. Raises `SessionValueError`, and changes nothing, when the
-        field holds no integer or the result would leave ±`MAX_INTEGER`.
+        The session lives `ttl` seconds from now. Raises `SessionEnded`, and `SessionValueError`, changing
+        nothing, when the field holds no integer or the result would leave ±`MAX_INTEGER`.
         """
 
-    async def touch(self, id: SessionId, ttl: int) -> None:
-        """Let the session live `ttl` seconds from now. One that is not stored stays so."""
+    async def touch(self, id: SessionId, ttl: int) -> bool:
+        """Let the session live `ttl` seconds from now; whether it is stored. One that is not stays so."""
 
-    async def delete(self, id: SessionId) -> None:
-        """Forget the session."""
+    async def end(self, id: SessionId, remember: int) -> None:
+        """Delete the session, and refuse its id for `remember` seconds from now. Idempotent."""
+
+    async def lease(self, id: SessionId, token: str, seconds: float) -> bool:
+        """Take the session's one lease for `seconds`, whole milliseconds of them; False: somebody has it."""
+
+    async def release_lease(self, id: SessionId, token: str) -> None:
+        """Give back the lease that was taken with `token`. One that ran out, or is another's, stays as it is."""
+
+    def sessions(self) -> AsyncIterator[SessionId]:
+        """The ids of all that is stored throughout, in no order; an id may come twice."""
+
+    async def describe(self, id: SessionId) -> Described | None:
+        """What an operator asks about a session; None when nothing is stored."""
 
     async def close(self) -> None:
         """Let go of the store's connections."""

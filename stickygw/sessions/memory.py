@@ -2,51 +2,69 @@
 
 from __future__ import annotations
 
+import math
+import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from itertools import count
+from typing import Generic, TypeVar
 
-from stickygw.errors import SessionValueError
-from stickygw.sessions.base import MAX_INTEGER, check_session_id
+from stickygw.errors import SessionEnded, SessionValueError
+from stickygw.sessions.base import MAX_INTEGER, Described, Loaded, SessionConflict, check_session_id
 from stickygw.sessions.values import pack, unpack
 from stickygw.types import SessionId
 
 MAX_SESSIONS = 100_000
-"""When one more is stored, the one longest untouched goes."""
+"""When one more is stored, the one longest untouched goes; so it is with ends that are remembered, and with leases."""
 
-
-@dataclass(slots=True)
-class _Stored:
-    fields: dict[str, bytes]
-    ends_at: float
+T = TypeVar("T")
 
 
 class MemorySessionStore:
-    """A `SessionStore` in a dict. `clock` gives seconds and never goes back."""
+    """A `SessionStore` in dicts. `clock` gives seconds and never goes back."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, max_sessions: int = MAX_SESSIONS) -> None:
-        self._clock = clock
-        self._max_sessions = max_sessions
-        self._sessions: dict[str, _Stored] = {}  # the one longest untouched first
+        self._sessions = _Expiring[Loaded](clock, max_sessions)
+        self._ends = _Expiring[bool](clock, max_sessions)
+        self._leases = _Expiring[str](clock, max_sessions)
+        self._writer = secrets.token_hex(8)
+        self._writes = count(1)
+        self.on_changed: list[Callable[[list[SessionId]], None]] = []
+        """Called with the session that was written or ended, as `tracking.Tracking` does it for a server's."""
 
-    async def load(self, id: SessionId) -> dict[str, bytes] | None:
+    @property
+    def writer(self) -> str:
+        """See `SessionStore.writer`."""
+        return self._writer
+
+    async def load(self, id: SessionId) -> Loaded | None:
         """See `SessionStore.load`."""
-        stored = self._live(id)
-        return None if stored is None else dict(stored.fields)
+        stored = self._stored(id)
+        return None if stored is None else Loaded(dict(stored.fields), stored.version)
 
-    async def write(self, id: SessionId, changed: Mapping[str, bytes], removed: Collection[str], ttl: int) -> None:
+    async def write(
+        self,
+        id: SessionId,
+        changed: Mapping[str, bytes],
+        removed: Collection[str],
+        ttl: int,
+        *,
+        is_new: bool,
+        expected: Mapping[str, bytes | None] | None = None,
+    ) -> None:
         """See `SessionStore.write`."""
-        stored = self._live(id)
-        fields = {} if stored is None else stored.fields
-        fields.update(changed)
+        fields = self._fields_to_change(id, is_new=is_new)
+        current = {field: fields.get(field) for field in expected or ()}
+        if expected is not None and current != dict(expected):
+            raise SessionConflict(current)
         for field in removed:
             fields.pop(field, None)
+        fields.update(changed)
         self._store(id, fields, ttl)
 
-    async def increment(self, id: SessionId, field: str, by: int, ttl: int) -> int:
+    async def increment(self, id: SessionId, field: str, by: int, ttl: int, *, is_new: bool) -> int:
         """See `SessionStore.increment`."""
-        stored = self._live(id)
-        fields = {} if stored is None else stored.fields
+        fields = self._fields_to_change(id, is_new=is_new)
         value = unpack(field, fields[field]) if field in fields else 0
         if type(value) is not int:
             raise SessionValueError(f"session field {field!r} holds no integer")
@@ -57,30 +75,95 @@ class MemorySessionStore:
         self._store(id, fields, ttl)
         return value
 
-    async def touch(self, id: SessionId, ttl: int) -> None:
+    async def touch(self, id: SessionId, ttl: int) -> bool:
         """See `SessionStore.touch`."""
-        stored = self._live(id)
+        stored = self._sessions.get(check_session_id(id))
         if stored is not None:
-            self._store(id, stored.fields, ttl)
+            self._sessions.put(id, stored, ttl)
+        return stored is not None
 
-    async def delete(self, id: SessionId) -> None:
-        """See `SessionStore.delete`."""
-        self._sessions.pop(check_session_id(id), None)
+    async def end(self, id: SessionId, remember: int) -> None:
+        """See `SessionStore.end`."""
+        self._sessions.pop(check_session_id(id))
+        self._ends.put(id, True, remember)
+        self._changed(id)
+
+    async def lease(self, id: SessionId, token: str, seconds: float) -> bool:
+        """See `SessionStore.lease`."""
+        if self._leases.get(check_session_id(id)) is not None:
+            return False
+        self._leases.put(id, token, seconds)
+        return True
+
+    async def release_lease(self, id: SessionId, token: str) -> None:
+        """See `SessionStore.release_lease`."""
+        if self._leases.get(check_session_id(id)) == token:
+            self._leases.pop(id)
+
+    async def sessions(self) -> AsyncIterator[SessionId]:
+        """See `SessionStore.sessions`."""
+        for id in self._sessions.ids():
+            yield SessionId(id)
+
+    async def describe(self, id: SessionId) -> Described | None:
+        """See `SessionStore.describe`."""
+        stored = self._sessions.get(check_session_id(id))
+        if stored is None:
+            return None
+        size = sum(len(field.encode(errors="surrogateescape")) + len(value) for field, value in stored.fields.items())
+        return Described(math.ceil(self._sessions.seconds_left(id)), len(stored.fields), size)
 
     async def close(self) -> None:
         """Nothing is held open."""
 
-    def _live(self, id: SessionId) -> _Stored | None:
-        stored = self._sessions.get(check_session_id(id))
-        if stored is not None and stored.ends_at <= self._clock():
-            del self._sessions[id]
-            return None
-        return stored
+    def _stored(self, id: SessionId) -> Loaded | None:
+        if self._ends.get(check_session_id(id)):
+            raise SessionEnded("the session has ended")
+        return self._sessions.get(id)
+
+    def _fields_to_change(self, id: SessionId, *, is_new: bool) -> dict[str, bytes]:
+        stored = self._stored(id)
+        if stored is None and not is_new:
+            raise SessionEnded("nothing is stored of the session any more")
+        return {} if stored is None else dict(stored.fields)
 
     def _store(self, id: SessionId, fields: dict[str, bytes], ttl: int) -> None:
-        self._sessions.pop(id, None)
-        if not fields:
-            return  # a hash without fields does not exist, as in Redis
-        self._sessions[id] = _Stored(fields, self._clock() + ttl)
-        if len(self._sessions) > self._max_sessions:
-            del self._sessions[next(iter(self._sessions))]
+        if fields:
+            self._sessions.put(id, Loaded(fields, f"{self._writer}:{next(self._writes)}".encode()), ttl)
+        else:
+            self._sessions.pop(id)
+        self._changed(id)
+
+    def _changed(self, id: SessionId) -> None:
+        for call in self.on_changed:
+            call([id])
+
+
+class _Expiring(Generic[T]):
+    """Values that end, at most `limit` of them."""
+
+    def __init__(self, clock: Callable[[], float], limit: int) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._kept: dict[str, tuple[T, float]] = {}  # the one longest untouched first
+
+    def get(self, id: str) -> T | None:
+        if id in self._kept and self.seconds_left(id) <= 0:
+            del self._kept[id]
+        return self._kept[id][0] if id in self._kept else None
+
+    def put(self, id: str, value: T, seconds: float) -> None:
+        self._kept.pop(id, None)
+        self._kept[id] = (value, self._clock() + seconds)
+        if len(self._kept) > self._limit:
+            del self._kept[next(iter(self._kept))]
+
+    def pop(self, id: str) -> None:
+        self._kept.pop(id, None)
+
+    def ids(self) -> list[str]:
+        return [id for id in list(self._kept) if self.get(id) is not None]
+
+    def seconds_left(self, id: str) -> float:
+        """Of one that is kept."""
+        return self._kept[id][1] - self._clock()

@@ -1,10 +1,15 @@
-"""Sessions in Redis or Valkey: a hash ``<prefix>:session:<id>`` for each, with a time to live."""
+"""Sessions in Redis or Valkey: for each a hash ``<prefix>:session:{<id>}``, with a time to live.
+
+Beside it ``<prefix>:session-end:{<id>}`` says that it was ended, and ``<prefix>:session-lock:{<id>}`` is its lease.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -12,31 +17,19 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from stickygw.errors import SessionUnavailable, SessionValueError
-from stickygw.sessions.base import MAX_INTEGER, check_session_id
+from stickygw.errors import SessionEnded, SessionUnavailable, SessionValueError
+from stickygw.sessions.base import MAX_INTEGER, Described, Loaded, SessionConflict, check_session_id
+from stickygw.sessions.scripts import INCREMENT, RELEASE_LEASE, WRITE
+from stickygw.sessions.values import VERSION_FIELD
 from stickygw.types import SessionId
 
 MAX_CONNECTIONS = 16
 """Of one store; further commands wait for one, within the same time limit."""
 
-# The first byte tells a msgpack integer (fixint, uint 8…64, int 8…64) from everything else, floats too.
-_INCREMENT = f"""
-local packed = redis.call('HGET', KEYS[1], ARGV[1])
-local value = 0
-if packed then
-  local kind = string.byte(packed)
-  if not kind or (kind > 0x7f and kind < 0xcc) or (kind > 0xd3 and kind < 0xe0) then return 'no integer' end
-  local ok, unpacked = pcall(cmsgpack.unpack, packed)
-  if not ok or type(unpacked) ~= 'number' then return 'no integer' end
-  value = unpacked
-  if kind == 0xcf and value < 0 then return 'out of range' end  -- cmsgpack reads uint 64 from 2^63 on as negative
-end
-local sum = value + tonumber(ARGV[2])
-if math.abs(value) > {MAX_INTEGER} or math.abs(sum) > {MAX_INTEGER} then return 'out of range' end
-redis.call('HSET', KEYS[1], ARGV[1], cmsgpack.pack(sum))
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-return sum
-"""
+SCAN_COUNT = 500
+"""So many keys the server looks at in one step of `RedisSessionStore.sessions`, and serves others between two."""
+
+_VERSION = VERSION_FIELD.encode()
 
 
 def _name(field: str) -> bytes:
@@ -49,15 +42,19 @@ class RedisSessionStore:
     """A `SessionStore` over `client`, which it closes at the end.
 
     The client must not retry, for an increment that was perhaps made must not be made again, and must not
-    decode responses; `from_url` makes one so. `timeout`: seconds for one call, waiting for a connection
-    included.
+    decode responses; `from_url` makes one so. `prefix` has no character that means something in a pattern.
+    `timeout`: seconds for one call, waiting for a connection included.
     """
 
     def __init__(self, client: Redis, prefix: str, *, timeout: float = 1.0) -> None:
         self._client = client
-        self._prefix = f"{prefix}:session:"
+        self._prefix = prefix
         self._timeout = timeout
-        self._increment = client.register_script(_INCREMENT)
+        self._write = client.register_script(WRITE)
+        self._increment = client.register_script(INCREMENT)
+        self._release_lease = client.register_script(RELEASE_LEASE)
+        self._writer = secrets.token_hex(8)
+        self._writes = count(1)
 
     @classmethod
     def from_url(cls, url: str, *, prefix: str, timeout: float = 1.0) -> RedisSessionStore:
@@ -72,55 +69,133 @@ class RedisSessionStore:
         )
         return cls(Redis.from_pool(pool), prefix, timeout=timeout)
 
-    async def load(self, id: SessionId) -> dict[str, bytes] | None:
+    @property
+    def writer(self) -> str:
+        """See `SessionStore.writer`."""
+        return self._writer
+
+    async def load(self, id: SessionId) -> Loaded | None:
         """See `SessionStore.load`."""
-        key = self._key(id)
-        async with self._answer():
-            stored = cast("dict[bytes, bytes]", await self._client.hgetall(key))
-        return {name.decode(errors="surrogateescape"): packed for name, packed in stored.items()} or None
+        key, end = self._keys(id)
+        async with self._answer(), self._client.pipeline(transaction=False) as pipeline:
+            # In this order no transaction is needed: an end between the two is seen.
+            pipeline.hgetall(key)
+            pipeline.exists(end)
+            stored, is_ended = await pipeline.execute()
+        if is_ended:
+            raise SessionEnded("the session has ended")
+        version = stored.pop(_VERSION, b"")
+        if not stored:
+            return None
+        return Loaded({name.decode(errors="surrogateescape"): packed for name, packed in stored.items()}, version)
 
-    async def write(self, id: SessionId, changed: Mapping[str, bytes], removed: Collection[str], ttl: int) -> None:
+    async def write(
+        self,
+        id: SessionId,
+        changed: Mapping[str, bytes],
+        removed: Collection[str],
+        ttl: int,
+        *,
+        is_new: bool,
+        expected: Mapping[str, bytes | None] | None = None,
+    ) -> None:
         """See `SessionStore.write`."""
-        key = self._key(id)
-        async with self._answer(), self._client.pipeline(transaction=True) as transaction:
-            if changed:
-                transaction.hset(key, mapping={_name(field): packed for field, packed in changed.items()})
-            if removed:
-                transaction.hdel(key, *map(_name, removed))
-            transaction.expire(key, ttl)
-            await transaction.execute()
-
-    async def increment(self, id: SessionId, field: str, by: int, ttl: int) -> int:
-        """See `SessionStore.increment`."""
-        key = self._key(id)
+        expected = expected or {}
+        arguments: list[Any] = [int(is_new), ttl, self._version(), len(expected)]
+        for field, packed in expected.items():
+            arguments += [_name(field), b"" if packed is None else b"=" + packed]
+        arguments += [len(removed), *map(_name, removed)]
+        for field, packed in changed.items():
+            arguments += [_name(field), packed]
         async with self._answer():
-            answer: Any = await self._increment(keys=[key], args=[_name(field), by, ttl])
+            answer: Any = await self._write(keys=self._keys(id), args=arguments)
+        match answer:
+            case b"written":
+                return
+            case [b"conflict", *current]:
+                raise SessionConflict(dict(zip(expected, current, strict=True)))
+            case _:
+                raise _ended(answer)
+
+    async def increment(self, id: SessionId, field: str, by: int, ttl: int, *, is_new: bool) -> int:
+        """See `SessionStore.increment`."""
+        arguments: list[Any] = [int(is_new), ttl, self._version(), _name(field), by]
+        async with self._answer():
+            answer: Any = await self._increment(keys=self._keys(id), args=arguments)
         match answer:
             case int():
                 return answer
             case b"no integer":
                 raise SessionValueError(f"session field {field!r} holds no integer")
-            case _:
+            case b"out of range":
                 raise SessionValueError(f"session field {field!r} would leave ±{MAX_INTEGER}")
+            case _:
+                raise _ended(answer)
 
-    async def touch(self, id: SessionId, ttl: int) -> None:
+    async def touch(self, id: SessionId, ttl: int) -> bool:
         """See `SessionStore.touch`."""
-        key = self._key(id)
+        key, _ = self._keys(id)
         async with self._answer():
-            await self._client.expire(key, ttl)
+            return bool(await self._client.expire(key, ttl))
 
-    async def delete(self, id: SessionId) -> None:
-        """See `SessionStore.delete`."""
-        key = self._key(id)
+    async def end(self, id: SessionId, remember: int) -> None:
+        """See `SessionStore.end`."""
+        key, end = self._keys(id)
+        async with self._answer(), self._client.pipeline(transaction=True) as transaction:
+            transaction.set(end, self._version(), ex=remember)
+            transaction.delete(key)
+            await transaction.execute()
+
+    async def lease(self, id: SessionId, token: str, seconds: float) -> bool:
+        """See `SessionStore.lease`."""
+        key = self._key("session-lock", id)
         async with self._answer():
-            await self._client.delete(key)
+            return bool(await self._client.set(key, token, nx=True, px=round(seconds * 1000)))
+
+    async def release_lease(self, id: SessionId, token: str) -> None:
+        """See `SessionStore.release_lease`."""
+        key = self._key("session-lock", id)
+        async with self._answer():
+            await self._release_lease(keys=[key], args=[token])
+
+    async def sessions(self) -> AsyncIterator[SessionId]:
+        """See `SessionStore.sessions`. By SCAN, so that the server is never held up, and in bounded memory."""
+        start = f"{self._prefix}:session:{{".encode()
+        cursor = 0
+        while True:
+            async with self._answer():
+                cursor, keys = await self._client.scan(cursor, match=start + b"*}", count=SCAN_COUNT, _type="hash")
+            for key in cast("list[bytes]", keys):
+                yield SessionId(key[len(start) : -1].decode(errors="replace"))
+            if cursor == 0:
+                return
+
+    async def describe(self, id: SessionId) -> Described | None:
+        """See `SessionStore.describe`."""
+        key, _ = self._keys(id)
+        async with self._answer(), self._client.pipeline(transaction=True) as transaction:
+            transaction.ttl(key)
+            transaction.hlen(key)
+            transaction.hexists(key, VERSION_FIELD)
+            transaction.memory_usage(key)
+            seconds_left, length, has_version, size = await transaction.execute()
+        if size is None:
+            return None
+        return Described(None if seconds_left < 0 else seconds_left, length - has_version, size)
 
     async def close(self) -> None:
         """See `SessionStore.close`."""
         await self._client.aclose()
 
-    def _key(self, id: SessionId) -> str:
-        return self._prefix + check_session_id(id)
+    def _key(self, kind: str, id: SessionId) -> str:
+        return f"{self._prefix}:{kind}:{{{check_session_id(id)}}}"
+
+    def _keys(self, id: SessionId) -> list[str]:
+        """The session's own, and that of its end."""
+        return [self._key("session", id), self._key("session-end", id)]
+
+    def _version(self) -> str:
+        return f"{self._writer}:{next(self._writes)}"
 
     @asynccontextmanager
     async def _answer(self) -> AsyncIterator[None]:
@@ -132,3 +207,8 @@ class RedisSessionStore:
             raise SessionUnavailable(f"the session store did not answer within {self._timeout:g} s") from error
         except (RedisError, OSError) as error:
             raise SessionUnavailable(f"the session store failed: {error}") from error
+
+
+def _ended(answer: object) -> SessionEnded:
+    assert answer in {b"ended", b"gone"}, answer
+    return SessionEnded("the session has ended" if answer == b"ended" else "nothing is stored of the session any more")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 
-from stickygw.errors import SessionUnavailable
+from stickygw.errors import SessionEnded, SessionUnavailable
+from stickygw.observability.counters import Counters
 from stickygw.sessions.base import SessionStore
-from stickygw.sessions.session import TOUCH_SECONDS, Session
+from stickygw.sessions.holders import Holder, Holders
+from stickygw.sessions.looks import Looks
+from stickygw.sessions.session import REMEMBER_SECONDS, TOUCH_SECONDS, Session
 from stickygw.types import SessionId
 
 log = logging.getLogger("stickygw.sessions")
@@ -19,6 +24,12 @@ log = logging.getLogger("stickygw.sessions")
 TOUCH_BATCH = 8
 """So many sessions are touched at once: half of the store's connections, so that the others are served
 meanwhile."""
+
+SWEEP_SECONDS = 0.5
+"""How exactly the lifetimes of watched sessions are kept."""
+
+RETRY_SECONDS = 5.0
+"""After a refresh that the store did not answer, handlers don't wait for it again so soon."""
 
 
 def new_session_id() -> SessionId:
@@ -30,6 +41,7 @@ def new_session_id() -> SessionId:
 class _Entry:
     session: Session
     users: int = 0
+    is_loaded: bool = False
     loading: asyncio.Task[None] | None = None
 
 
@@ -40,6 +52,12 @@ class Sessions:
     Between `start` and `stop` a stored session lives as long as it is in use, however quiet its connections
     are: its life is extended every `touch_interval` seconds, which is a quarter of its `ttl` and at most
     `TOUCH_SECONDS` if not given. `timeout` and `clock`: see `Session`.
+
+    What others write is learnt from `invalidated`. `is_tracked` says whether that is told of every write just
+    now: then what is in use is not loaded again when it is opened. `lifetime`: seconds after which a session is
+    over for a client, used or not, from when its cookie was signed; `now` is in Unix seconds. Counts
+    ``sessions_invalidated`` (in use, and written to elsewhere), ``sessions_ended`` (holders that were told, because
+    it ``ended``, or its ``lifetime`` is over) and ``session_reads_failed`` (a handler went on with an old copy).
 
     Its size is that of the connections and requests that hold a session, which are bounded elsewhere.
     """
@@ -52,14 +70,25 @@ class Sessions:
         clock: Callable[[], float] = time.monotonic,
         touch_interval: float | None = None,
         timeout: float = 1.0,
+        lifetime: int = REMEMBER_SECONDS,
+        now: Callable[[], float] = time.time,
+        is_tracked: Callable[[], bool] = lambda: False,
+        counters: Counters | None = None,
     ) -> None:
         self._store = store
         self._ttl = ttl
+        self._lifetime = lifetime
+        self._now = now
+        self._is_tracked = is_tracked
+        self._counters = Counters() if counters is None else counters
         self._clock = clock
         self._touch_interval = min(TOUCH_SECONDS, ttl / 4) if touch_interval is None else touch_interval
         self._timeout = timeout
         self._entries: dict[SessionId, _Entry] = {}
-        self._toucher: asyncio.Task[None] | None = None
+        self._holders = Holders()
+        self._looks = Looks(self._look)
+        self._retry_at = -math.inf
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def session_count(self) -> int:
@@ -67,38 +96,42 @@ class Sessions:
         return len(self._entries)
 
     def start(self) -> None:
-        """Keep the sessions in use alive, in a task of its own."""
-        self._toucher = asyncio.create_task(self._keep_alive(), name="session toucher")
+        """Keep the sessions in use alive and fresh, and tell of their ends, in tasks of its own."""
+        self._looks.start()
+        self._tasks = {
+            asyncio.create_task(self._keep_alive(), name="session toucher"),
+            asyncio.create_task(self._end_overdue(), name="session sweeper"),
+        }
 
     async def stop(self) -> None:
-        """End that task."""
-        if self._toucher is not None:
-            self._toucher.cancel()
-            await asyncio.wait({self._toucher})
-            self._toucher = None
+        """End those tasks."""
+        await self._looks.stop()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._tasks = set()
+
+    # Users
 
     async def open(self, id: SessionId | None) -> Session:
-        """The session of a visitor; None makes a new one, for which nothing is stored yet.
+        """The session of a visitor; None makes a new one, for which nothing is stored yet, and so does the id of
+        one that has ended: compare `Session.id`.
 
-        What is stored is loaded, or loaded again when the session is in use already; opens of one id that
+        What is stored is loaded; of a session in use already, only if it may have changed. Opens of one id that
         meet share one load. Each open needs one `release`, unless it raised `SessionUnavailable`.
         """
         if id is None:
-            id = new_session_id()
-            self._entries[id] = _Entry(self._session(id), users=1)
-            return self._entries[id].session
+            return self._new()
         entry = self._entries.get(id)
         if entry is None:
             entry = self._entries[id] = _Entry(self._session(id))
         entry.users += 1
-        if entry.loading is None:
-            # A task of its own: an opener that is cancelled must not take the load from the others.
-            entry.loading = asyncio.create_task(self._load(entry))
-            entry.loading.add_done_callback(_retrieve)
-        loading = entry.loading
         try:
-            await asyncio.wait({loading})
-            loading.result()
+            await self._loaded(entry)
+        except SessionEnded:
+            self._leave(entry)
+            return self._new()
         except BaseException:
             self._leave(entry)
             raise
@@ -108,14 +141,144 @@ class Sessions:
         """An opener is done with `session`, which it has flushed. The last one drops it from memory."""
         entry = self._entries[session.id]
         self._leave(entry)
-        if entry.users == 0 and session.is_dirty:
+        if entry.users == 0 and session.is_dirty and not session.is_ended:
             log.warning("a session ends with fields that could not be saved")
+
+    async def freshen(self, session: Session) -> None:
+        """Load what others wrote to `session`, if they did. With the store away it stays as it is, and stale."""
+        if not session.is_stale or self._clock() < self._retry_at:
+            return
+        try:
+            await session.refresh()
+        except SessionUnavailable as error:
+            self._retry_at = self._clock() + RETRY_SECONDS
+            self._counters.add("session_reads_failed")
+            log.warning("a session goes on with what was loaded of it: %s", error)
+        except SessionEnded:
+            self._looks.add([session.id], is_named=False)  # whoever holds it is told, if somebody has ended it
+
+    async def regenerate(self, session: Session) -> Session:
+        """A new session with the fields of `session`, under a new id; the old id is dead at once.
+
+        So whoever had planted the old id has nothing of it. The caller has to `release` both: other users keep
+        the old one, which has ended. Raises `SessionUnavailable`, and `SessionEnded`; then the old one is still
+        the visitor's.
+        """
+        await session.refresh()
+        new = self._new()
+        try:
+            new.update(deepcopy(dict(session)))  # what its other users do to a list must not reach the new one
+            await new.flush()
+            await session.destroy()
+        except BaseException:
+            self.release(new)
+            raise
+        return new
+
+    # Holders
+
+    def watch(self, id: SessionId, on_ended: Callable[[], None], *, issued: float = 0) -> Holder:
+        """Call `on_ended` once when the session ends, here or anywhere else, or its `lifetime` is over since `issued`
+        (Unix seconds; 0: since now); not when the store comes back without its data.
+
+        It must neither wait nor raise. It needs one `unwatch`.
+        """
+        holder = Holder(id, on_ended, (issued or self._now()) + self._lifetime)
+        self._holders.add(holder)
+        entry = self._entries.get(id)
+        if entry is not None and entry.session.is_ended:
+            self._looks.add([id], is_named=False)  # it ended between its open and now
+        return holder
+
+    def unwatch(self, holder: Holder) -> None:
+        """`holder` needs no call any more. Idempotent."""
+        self._holders.discard(holder)
+
+    # What others do
+
+    def invalidated(self, ids: Iterable[SessionId] | None) -> None:
+        """Somebody, we perhaps, has written to these sessions, or ended them; None: perhaps to any.
+
+        Those in use, or watched, are looked at: the echo of our own writes makes nothing stale.
+        """
+        if ids is None:
+            self._retry_at = -math.inf  # the store answers
+            for entry in self._entries.values():
+                entry.session.mark_stale()
+            self._looks.add([*self._entries, *self._holders], is_named=False)
+        else:
+            self._looks.add([id for id in ids if id in self._entries or id in self._holders], is_named=True)
+
+    async def _look(self, id: SessionId, is_named: bool) -> None:
+        entry = self._entries.get(id)
+        try:
+            if entry is not None:
+                await self._compare(entry.session)
+            elif id in self._holders:
+                await self._store.load(id)
+        except SessionEnded:
+            # A store that is back without its data has not ended anybody's session: nothing is closed for that, until
+            # somebody writes to it.
+            if (is_named or await self._was_ended(id)) and (told := self._holders.tell(id)):
+                self._counters.add("sessions_ended", "ended", told)
+
+    async def _was_ended(self, id: SessionId) -> bool:
+        """Whether somebody ended the session; not so if it is only stored no more."""
+        try:
+            await self._store.load(id)
+        except SessionEnded:
+            return True
+        return False
+
+    async def _compare(self, session: Session) -> None:
+        try:
+            if await session.look():
+                self._counters.add("sessions_invalidated")
+        except SessionUnavailable:
+            session.mark_stale()
+            raise
+
+    async def _end_overdue(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            if overdue := self._holders.tell_overdue(self._now()):
+                self._counters.add("sessions_ended", "lifetime", overdue)
+
+    # Loads
+
+    def _new(self) -> Session:
+        session = self._session(new_session_id())
+        self._entries[session.id] = _Entry(session, users=1, is_loaded=True)
+        return session
+
+    async def _loaded(self, entry: _Entry) -> None:
+        """Return when `entry` has what is stored. Raises `SessionUnavailable` and `SessionEnded`."""
+        if entry.session.is_ended:
+            raise SessionEnded("the session has ended")
+        if entry.loading is None:
+            if self._is_current(entry):
+                return
+            # A task of its own: an opener that is cancelled must not take the load from the others.
+            entry.loading = asyncio.create_task(self._load(entry))
+            entry.loading.add_done_callback(_retrieve)
+        loading = entry.loading
+        await asyncio.wait({loading})
+        loading.result()
+
+    def _is_current(self, entry: _Entry) -> bool:
+        return (
+            entry.is_loaded
+            and self._is_tracked()
+            and not entry.session.is_stale
+            and entry.session.id not in self._looks
+        )
 
     def _session(self, id: SessionId) -> Session:
         return Session(
             id,
             self._store,
             ttl=self._ttl,
+            remember=self._lifetime,
             clock=self._clock,
             touch_interval=self._touch_interval,
             timeout=self._timeout,
@@ -134,18 +297,27 @@ class Sessions:
         due = [entry.session for entry in self._entries.values() if entry.session.is_touch_due]
         is_told = False
         for start in range(0, len(due), TOUCH_BATCH):
-            touches = (session.touch() for session in due[start : start + TOUCH_BATCH])
-            for outcome in await asyncio.gather(*touches, return_exceptions=True):
-                if not isinstance(outcome, SessionUnavailable):
-                    if outcome is not None:
+            batch = due[start : start + TOUCH_BATCH]
+            touches = (session.touch() for session in batch)
+            for session, outcome in zip(batch, await asyncio.gather(*touches, return_exceptions=True), strict=True):
+                match outcome:
+                    case None:
+                        pass
+                    case SessionEnded():
+                        self._looks.add(
+                            [session.id], is_named=False
+                        )  # whoever holds it is told, if somebody has ended it
+                    case SessionUnavailable():
+                        if not is_told:
+                            is_told = True
+                            log.warning("sessions in use cannot be touched: %s", outcome)
+                    case _:
                         log.error("a defect while a session was touched", exc_info=outcome)
-                elif not is_told:
-                    is_told = True
-                    log.warning("sessions in use cannot be touched: %s", outcome)
 
     async def _load(self, entry: _Entry) -> None:
         try:
             await entry.session.refresh()
+            entry.is_loaded = True
         finally:
             entry.loading = None
 

@@ -1,17 +1,20 @@
-"""One session as the application sees it: a mapping that knows what it has to save. `Session`."""
+"""One session as the application sees it: its fields, and the exchanges with the store that save them. `Session`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from stickygw.errors import SessionUnavailable, SessionValueError
-from stickygw.sessions.base import MAX_INTEGER, SessionStore
-from stickygw.sessions.values import MAX_FIELDS, check_name, is_immutable, pack, unpack
+from stickygw.errors import SessionEnded, SessionUnavailable, SessionValueError
+from stickygw.sessions.base import MAX_INTEGER, SessionConflict, SessionStore
+from stickygw.sessions.fields import Fields
+from stickygw.sessions.leases import leased
+from stickygw.sessions.values import pack, unpack
 from stickygw.types import SessionId
 
 log = logging.getLogger("stickygw.sessions")
@@ -19,18 +22,28 @@ log = logging.getLogger("stickygw.sessions")
 TOUCH_SECONDS = 60.0
 """The time to live is extended at most so often by use alone."""
 
-_UNKNOWN = b""
-"""In the place of stored bytes after a failed write: whatever is packed differs from it, so it is written
-again."""
+REMEMBER_SECONDS = 90 * 86_400
+"""So long the id of a destroyed session is refused; no cookie may live longer."""
+
+CONFLICT_SECONDS = 0.002
+"""Of several who change one field at once, those who were late try again within so much time, then within
+twice as much, and so on, up to `MAX_CONFLICT_SECONDS`."""
+
+MAX_CONFLICT_SECONDS = 0.064
 
 
-class Session(MutableMapping[str, Any]):
+class Session(Fields):
     """The fields of one visitor's session, shared by all its connections on this worker.
 
     Reading and assigning never wait. What changed, in place too (``session["cart"].append(…)``), is written
-    by `flush`, which the gateway calls after each handler. Values: see `values.pack`; assigning anything else
-    raises `SessionValueError`. `timeout`: seconds that a method waits at most for the store, and for its turn
-    there before; then it raises `SessionUnavailable`. `clock` gives seconds and never goes back.
+    by `save`, which the gateway does after each handler. Values: see `values.pack`; assigning anything else
+    raises `SessionValueError`.
+
+    Once the session has ended (`is_ended`), every write raises `SessionEnded`; reads go on with what was loaded.
+
+    `timeout`: seconds that a method waits at most for the store, and for its turn there before; then it raises
+    `SessionUnavailable`. `remember`: seconds for which `destroy` makes the id worthless, those of the longest
+    cookie. `clock` gives seconds and never goes back, `jitter` numbers from 0 to 1.
     """
 
     def __init__(
@@ -39,67 +52,31 @@ class Session(MutableMapping[str, Any]):
         store: SessionStore,
         *,
         ttl: int,
+        remember: int = REMEMBER_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         touch_interval: float = TOUCH_SECONDS,
         timeout: float = 1.0,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
+        super().__init__()
         self.id = id
         self._store = store
         self._ttl = ttl
+        self._remember = remember
         self._clock = clock
         self._touch_interval = touch_interval
         self._timeout = timeout
+        self._jitter = jitter
         self._extended_at: float | None = None  # None: not stored, or nobody knows when
-        # What the store has, as far as we know.
-        self._stored: dict[str, bytes] = {}
-        # Values in use: assigned, or unpacked when first read. Those that can change in place are compared at
-        # flush.
-        self._live: dict[str, Any] = {}
-        self._assigned: set[str] = set()
-        self._removed: set[str] = set()
         self._is_stored = False
+        self._is_ended = False
+        self._is_stale = False
         self._turn = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<Session of {len(self)} fields>"  # never the id: it is a credential, and reprs reach logs
 
-    # The mapping
-
-    def __getitem__(self, field: str) -> Any:
-        if field in self._live:
-            return self._live[field]
-        if field in self._removed:
-            raise KeyError(field)
-        value = unpack(field, self._stored[field])
-        self._live[field] = value
-        return value
-
-    def __setitem__(self, field: str, value: Any) -> None:
-        self._check_room_for(field)
-        pack(field, value)
-        self._live[field] = value
-        self._assigned.add(field)
-        self._removed.discard(field)
-
-    def __delitem__(self, field: str) -> None:
-        if field not in self:
-            raise KeyError(field)
-        self._live.pop(field, None)
-        self._assigned.discard(field)
-        # Even one that is not stored: it may be on its way into the store right now.
-        self._removed.add(field)
-
-    def __contains__(self, field: object) -> bool:
-        return field in self._live or (field in self._stored and field not in self._removed)
-
-    def __iter__(self) -> Iterator[str]:
-        yield from [field for field in self._stored if field not in self._removed]
-        yield from [field for field in self._live if field not in self._stored]
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    # The store
+    # What it is
 
     @property
     def is_new(self) -> bool:
@@ -107,10 +84,14 @@ class Session(MutableMapping[str, Any]):
         return not self._is_stored
 
     @property
-    def is_dirty(self) -> bool:
-        """Whether `flush` has something to write."""
-        changed, refused = self._changes()
-        return bool(changed or refused or self._removals())
+    def is_ended(self) -> bool:
+        """Whether it was destroyed or replaced, or is stored no more, as far as we know."""
+        return self._is_ended
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether somebody else has, perhaps, written to it since it was loaded."""
+        return self._is_stale
 
     @property
     def is_touch_due(self) -> bool:
@@ -119,19 +100,46 @@ class Session(MutableMapping[str, Any]):
             self._extended_at is None or self._clock() - self._extended_at >= self._touch_interval
         )
 
-    async def flush(self) -> None:
+    def mark_stale(self) -> None:
+        """Somebody else may have written to it: `refresh` is due."""
+        self._is_stale = True
+
+    # Reading
+
+    async def refresh(self) -> None:
+        """Load again what is stored, and touch it. Fields that are not saved yet survive. Raises
+        `SessionUnavailable` and `SessionEnded`."""
+        async with self._exchange():
+            await self._refresh()
+
+    async def look(self) -> bool:
+        """Whether somebody else has written to it: it is stale then, and only then. What was loaded stays as it is.
+
+        Raises `SessionUnavailable` and `SessionEnded`.
+        """
+        async with self._exchange():
+            self._is_stale = await self._load() != self._stored
+            return self._is_stale
+
+    # Writing
+
+    async def save(self) -> None:
         """Write what changed since the last time, in one go, and extend the life. Without changes: `touch`.
 
         Nothing is stored for a new session that nobody wrote to. Raises `SessionUnavailable`: all stays dirty
-        and is tried again next time. Raises `SessionValueError`, once, when a value was changed in place into
-        something that cannot be kept: its field is again what is stored, or gone; the other fields are
-        written, or stay dirty if the store is away too.
+        and is tried again next time. Raises `SessionEnded`: it stays unwritten. Raises `SessionValueError`, once,
+        when a value was changed in place into something that cannot be kept: its field is again what is stored,
+        or gone; the other fields are written, or stay dirty if the store is away too.
         """
+        await self.flush()
+
+    async def flush(self) -> None:
+        """See `save`."""
         refused = self._give_up_refused()
         try:
             async with self._exchange():
                 await self._flush()
-        except SessionUnavailable as error:
+        except (SessionUnavailable, SessionEnded) as error:
             if refused is not None:
                 raise refused from error
             raise
@@ -141,54 +149,77 @@ class Session(MutableMapping[str, Any]):
     async def increment(self, field: str, by: int = 1) -> int:
         """Add `by` to an integer field in the store, atomically across all workers; the new value.
 
-        A missing field counts from 0. Raises `SessionUnavailable` (it may have been added or not) and
-        `SessionValueError` (the field holds no integer, or would leave ±2**53 - 1; nothing was added).
+        A missing field counts from 0. Raises `SessionUnavailable` (it may have been added or not),
+        `SessionEnded`, and `SessionValueError` (the field holds no integer, or would leave ±2**53 - 1; nothing
+        was added).
         """
         self._check_room_for(field)
         if type(by) is not int or abs(by) > MAX_INTEGER:
             raise SessionValueError(f"a session field is incremented by an integer within ±{MAX_INTEGER}")
         async with self._exchange():
-            if field in self._assigned or field in self._removed:
+            self._check_not_ended()
+            if self._is_changed(field):
                 await self._flush()
-            value = await self._store.increment(self.id, field, by, self._ttl)
-            self._stored[field] = pack(field, value)
-            if field not in self._assigned and field not in self._removed:  # nobody wrote to it meanwhile
-                self._live[field] = value
-            self._wrote()
+            with self._stale_if_unknown():
+                value = await self._store.increment(self.id, field, by, self._ttl, is_new=self.is_new)
+            self._wrote_value(field, value, pack(field, value))
             return value
 
-    async def refresh(self) -> None:
-        """Load again what is stored, and touch it. Fields that are not flushed yet survive. Raises
-        `SessionUnavailable`."""
-        async with self._exchange():
-            loaded = await self._store.load(self.id)
-            was_stored = self._stored
-            changed, refused = self._changes()
-            self._is_stored = loaded is not None
-            self._stored = {} if loaded is None else loaded
-            # Objects that handlers hold stay the session's own where nobody else wrote to their field.
-            self._live = {
-                field: value
-                for field, value in self._live.items()
-                if field in changed or field in refused or self._stored.get(field) == was_stored.get(field)
-            }
-            self._assigned &= self._live.keys()
-            self._removed &= self._stored.keys()
-            if loaded is None:
-                self._extended_at = None
+    async def update_atomically(
+        self, field: str, function: Callable[[Any], Any], *, default: Any = None, attempts: int = 16
+    ) -> Any:
+        """Make a field what `function` makes of it, so that no other worker's change is lost; the new value.
+
+        `function` is given what is stored now, its own to change, or `default`, and is called again, up to
+        `attempts` times in all, when somebody else was faster. It must not wait. Raises `SessionUnavailable`
+        (somebody else was always faster, or the store does not answer: then it may have been written or not),
+        `SessionEnded`, `SessionValueError`, and what `function` raises.
+        """
+        self._check_room_for(field)
+        for attempt in range(attempts):
             try:
-                await self._touch()  # loaded late in its life, it would end under who loaded it
-            except SessionUnavailable as error:
-                # What was read is good all the same (a replica reads, but can't write). The touch stays due.
-                log.debug("a loaded session was not touched: %s", error)
+                async with self._exchange():
+                    return await self._update(field, function, default)
+            except SessionConflict:
+                await asyncio.sleep(self._jitter() * min(CONFLICT_SECONDS * 2**attempt, MAX_CONFLICT_SECONDS))
+        raise SessionUnavailable(f"session field {field!r} was changed by others at each of {attempts} attempts")
 
     async def touch(self) -> None:
         """Extend the life of a stored session, at most once in `touch_interval`. Raises
-        `SessionUnavailable`."""
+        `SessionUnavailable` and `SessionEnded`."""
         if not self.is_touch_due:
             return  # without waiting for its turn
         async with self._exchange():
             await self._touch()
+
+    async def destroy(self) -> None:
+        """End the session on all workers: what is stored of it is deleted, and its id is worthless from now on.
+
+        What was not saved yet is given up. Idempotent. Raises `SessionUnavailable`: it may have ended or not.
+        """
+        async with self._exchange():
+            await self._store.end(self.id, self._remember)
+            self._give_up_refused()
+            changed, _ = self._changes()
+            self._take_as_stored(changed, self._removals())  # so that nothing is left to be written
+            self._end()
+
+    @asynccontextmanager
+    async def lock(self, seconds: float = 10.0, *, wait: float = 5.0) -> AsyncIterator[None]:
+        """Have the session for this block alone, among all workers that lock it, not among those that don't.
+
+        At its beginning the session is refreshed, at its end saved. A block that takes more than `seconds` has it
+        alone no longer. Raises `TimeoutError` when others have it for `wait` seconds, give or take one answer
+        of the store, and what `refresh` and `save` do.
+        """
+        async with leased(self._store, self.id, seconds, wait=wait, clock=self._clock, jitter=self._jitter):
+            await self.refresh()
+            try:
+                yield
+            finally:
+                await self.flush()
+
+    # One exchange with the store
 
     @asynccontextmanager
     async def _exchange(self) -> AsyncIterator[None]:
@@ -196,11 +227,40 @@ class Session(MutableMapping[str, Any]):
 
         One deadline for all that meet at a store that doesn't answer: the wait for the turn counts too.
         """
+        deadline = asyncio.timeout(self._timeout)
         try:
-            async with asyncio.timeout(self._timeout), self._turn:
+            async with deadline, self._turn:
                 yield
         except TimeoutError as error:
+            if not deadline.expired():
+                raise  # it is the application's
             raise SessionUnavailable(f"the session's turn at the store took longer than {self._timeout:g} s") from error
+        except SessionEnded:
+            self._end()
+            raise
+
+    async def _load(self) -> dict[str, bytes]:
+        """What is stored. One that was, and is no more, has ended."""
+        self._check_not_ended()
+        loaded = await self._store.load(self.id)
+        if loaded is None and self._is_stored:
+            raise SessionEnded("nothing is stored of the session any more")
+        return {} if loaded is None else loaded.fields
+
+    async def _refresh(self) -> None:
+        was_stale, self._is_stale = self._is_stale, False  # what is written from now on, the load may miss
+        try:
+            stored = await self._load()
+        except BaseException:
+            self._is_stale |= was_stale
+            raise
+        self._take_loaded(stored)
+        self._is_stored = bool(stored)
+        try:
+            await self._touch()  # loaded late in its life, it would end under who loaded it
+        except SessionUnavailable as error:
+            # What was read is good all the same (a replica reads, but can't write). The touch stays due.
+            log.debug("a loaded session was not touched: %s", error)
 
     async def _flush(self) -> None:
         changed, _ = self._changes()  # what is refused is told by its own handler's flush
@@ -214,66 +274,69 @@ class Session(MutableMapping[str, Any]):
 
     async def _write(self, changed: dict[str, bytes], removed: set[str]) -> None:
         """Write, and then take as stored what was written; what the application did meanwhile stays dirty."""
+        self._check_not_ended()
         assigned, self._assigned = self._assigned, set()
         try:
-            await self._store.write(self.id, changed, removed, self._ttl)
+            await self._store.write(self.id, changed, removed, self._ttl, is_new=self.is_new)
         except BaseException:
-            # It may have been written all the same: nothing is known of these fields.
-            self._stored.update(dict.fromkeys([*changed, *removed], _UNKNOWN))
-            self._assigned |= assigned & self._live.keys()
-            self._removed |= changed.keys() - self._live.keys()  # given up meanwhile
+            if not changed and removed >= self._stored.keys():
+                self._is_stored = False  # perhaps: then its removal is no sign that it was ended
+            self._take_as_unknown(changed, removed, assigned)
             raise
-        self._stored.update(changed)
-        for field in removed:
-            self._stored.pop(field, None)
-        self._removed -= removed
+        self._take_as_stored(changed, removed)
         self._wrote()
+
+    async def _update(self, field: str, function: Callable[[Any], Any], default: Any) -> Any:
+        """One attempt. Raises `SessionConflict`, having learnt what is stored."""
+        self._check_not_ended()
+        if self._is_changed(field):
+            await self._flush()
+        stored = self._stored.get(field)
+        value = function(default if stored is None else unpack(field, stored))
+        packed = pack(field, value)
+        try:
+            with self._stale_if_unknown():
+                await self._store.write(
+                    self.id, {field: packed}, (), self._ttl, is_new=self.is_new, expected={field: stored}
+                )
+        except SessionConflict as conflict:
+            self._take_value(field, conflict.current[field])
+            raise
+        self._wrote_value(field, value, packed)
+        return value
 
     async def _touch(self) -> None:
         if self.is_touch_due:
             now = self._clock()
-            await self._store.touch(self.id, self._ttl)
+            if not await self._store.touch(self.id, self._ttl):
+                raise SessionEnded("nothing is stored of the session any more")
             self._extended_at = now
+
+    # What came of it
+
+    @contextmanager
+    def _stale_if_unknown(self) -> Iterator[None]:
+        """Of a change without an answer nobody knows whether it was made: the store is asked next time."""
+        try:
+            yield
+        except (SessionUnavailable, asyncio.CancelledError):
+            self._is_stale = True
+            raise
+
+    def _wrote_value(self, field: str, value: Any, packed: bytes) -> None:
+        """The store has a new value in one field, which is in use now unless the application wrote meanwhile."""
+        if not self._is_changed(field):
+            self._live[field] = value
+        self._stored[field] = packed
+        self._wrote()
 
     def _wrote(self) -> None:
         self._is_stored = bool(self._stored)
         self._extended_at = self._clock()
 
-    # What changed
+    def _end(self) -> None:
+        self._is_ended, self._is_stored, self._is_stale = True, False, False
 
-    def _changes(self) -> tuple[dict[str, bytes], dict[str, SessionValueError]]:
-        """The packed values that differ from what is stored, and the fields that can't be packed any more."""
-        changed: dict[str, bytes] = {}
-        refused: dict[str, SessionValueError] = {}
-        for field, value in self._live.items():
-            if field not in self._assigned and is_immutable(value):
-                continue
-            try:
-                packed = pack(field, value)
-            except SessionValueError as error:
-                refused[field] = error
-                continue
-            if packed != self._stored.get(field):
-                changed[field] = packed
-        return changed, refused
-
-    def _give_up_refused(self) -> SessionValueError | None:
-        """Forget values that cannot be packed any more: each would fail the flushes of all who share the session.
-
-        What is stored takes their place, or nothing. The first one's error.
-        """
-        _, refused = self._changes()
-        for field in refused:
-            del self._live[field]
-            self._assigned.discard(field)
-            if self._stored.get(field, _UNKNOWN) == _UNKNOWN:
-                self._removed.add(field)
-        return next(iter(refused.values()), None)
-
-    def _removals(self) -> set[str]:
-        return self._removed & self._stored.keys()
-
-    def _check_room_for(self, field: str) -> None:
-        check_name(field)
-        if field not in self and len(self) >= MAX_FIELDS:
-            raise SessionValueError(f"a session keeps at most {MAX_FIELDS} fields")
+    def _check_not_ended(self) -> None:
+        if self._is_ended:
+            raise SessionEnded("the session has ended")

@@ -18,6 +18,9 @@ MAX_NAME_BYTES = 256
 MAX_FIELDS = 256
 """Of one session."""
 
+VERSION_FIELD = "_v"
+"""The one name that the stores keep for themselves: whoever wrote last leaves its mark there."""
+
 _IMMUTABLE = (str, int, float, bool, bytes, type(None), datetime)
 
 
@@ -27,7 +30,7 @@ def is_immutable(value: object) -> bool:
 
 
 def check_name(field: object) -> str:
-    """`field` as a field's name: text of at most `MAX_NAME_BYTES`. Raises `SessionValueError`."""
+    """`field` as a field's name: text of at most `MAX_NAME_BYTES`, not the stores' own. Raises `SessionValueError`."""
     if not isinstance(field, str):
         raise SessionValueError(f"a session field is named by text, not {type(field).__name__}")
     try:
@@ -36,6 +39,8 @@ def check_name(field: object) -> str:
         raise SessionValueError("a session field's name has a lone surrogate") from error
     if length > MAX_NAME_BYTES:
         raise SessionValueError(f"a session field's name of {length} bytes; at most {MAX_NAME_BYTES} are kept")
+    if field == VERSION_FIELD:
+        raise SessionValueError(f"the session store keeps {VERSION_FIELD!r} for itself; name the field otherwise")
     return field
 
 

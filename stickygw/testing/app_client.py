@@ -172,7 +172,14 @@ class AppClient:
 
     async def __aenter__(self) -> Self:
         hub = Hub(self.counters)
-        self.sessions = Sessions(self.store, ttl=self._settings.session.ttl)
+        self.sessions = Sessions(
+            self.store,
+            ttl=self._settings.session.ttl,
+            lifetime=self._settings.session.lifetime,
+            is_tracked=lambda: True,
+            counters=self.counters,
+        )
+        self.store.on_changed.append(self.sessions.invalidated)
         self.runtime = Runtime(
             self._app,
             identity=self._identity,

@@ -219,6 +219,13 @@ async def test_a_hundred_cookies_of_other_names_are_no_matter(gateway: Gateway, 
     assert (await visit(gateway, "; ".join([*others, mine]))).session == victim.session
 
 
+async def test_a_cookie_of_4_kilobytes_is_no_matter(gateway: Gateway, victim: Visit) -> None:
+    mine = f"stickygw={value_of(victim.answer)}"
+    assert (await visit(gateway, f"big={'v' * 4092}", mine)).session == victim.session
+    assert (await visit(gateway, f"big={'v' * 4092}; {mine}")).session == victim.session
+    await is_a_stranger(gateway, victim, f"stickygw={'v' * 4092}")
+
+
 @pytest.mark.parametrize("name", ["stickygw2", "xstickygw", "STICKYGW", "stickygw ", "sticky%67w"])
 async def test_a_cookie_of_another_name_is_none(gateway: Gateway, victim: Visit, name: str) -> None:
     await is_a_stranger(gateway, victim, f"{name}={value_of(victim.answer)}")
@@ -290,6 +297,28 @@ async def test_it_is_not_secure_otherwise(gateway: Gateway) -> None:
     ):
         first = await visit(gateway, source=source, fields=fields)
         assert "Secure" not in attributes(first.answer), (source, fields)
+
+
+async def test_its_options_are_its_attributes() -> None:
+    options = ["cookie.name=__Secure-s", "cookie.path=/app", "cookie.domain=example.com", "cookie.partitioned=true"]
+    options += ["cookie.same_site=None", "session.lifetime=100"]
+    with Gateway(PROBE, *(word for option in options for word in ("--set", option)), workers=1) as gateway:
+        async with Raw(gateway.port) as raw:
+            await raw.send(upgrade())
+            first = await raw.opened()
+    assert first.cookie is not None
+    assert first.cookie.startswith("__Secure-s=v1.")
+    assert attributes(first) == [
+        *("Path=/app", "Domain=example.com", "HttpOnly", "SameSite=None", "Max-Age=100", "Secure", "Partitioned")
+    ]
+
+
+async def test_a_renewed_cookie_lives_as_long_as_the_first_would_have(gateway: Gateway, victim: Visit) -> None:
+    for age in (1000, -1000):  # of the future: the clock was set back
+        again = await visit(gateway, f"stickygw={signed(victim, OLDER, age=age)}")
+        [text] = [text for text in attributes(again.answer) if text.startswith("Max-Age=")]
+        left = int(text.removeprefix("Max-Age="))
+        assert min(LIFETIME, LIFETIME - age) - 30 <= left <= min(LIFETIME, LIFETIME - age)
 
 
 def test_no_process_shows_a_secret_on_its_command_line(gateway: Gateway) -> None:

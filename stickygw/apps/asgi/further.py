@@ -29,14 +29,23 @@ class FurtherOffers:
         self._is_proxied = bool(settings.trusted_proxies)
         self._cookie_name = settings.cookie.name
         self._lifetime = settings.session.lifetime
+        self._reads_token = settings.session.token
         self._keys = keys
         self._identity = identity
 
     def of(self, offer: Offer, head: Head, socket: SocketTransport) -> Offer:
         """The offer of the request `head`, which came over `socket`, with which `offer` came."""
-        if not self._is_proxied and offer.session is None and b"cookie" not in head.first:
+        is_nameless = b"cookie" not in head.first and not self._reads_token
+        if not self._is_proxied and offer.session is None and is_nameless:
             return offer  # as nameless as the first one
-        claim = claim_of(head, name=self._cookie_name, keys=self._keys, now=time.time(), lifetime=self._lifetime)
+        claim = claim_of(
+            head,
+            name=self._cookie_name,
+            keys=self._keys,
+            now=time.time(),
+            lifetime=self._lifetime,
+            reads_token=self._reads_token,
+        )
         host, port, is_secure = offer.host, offer.port, offer.is_secure
         if self._is_proxied:
             # With a port, the host is the peer's, or the one that its PROXY header named: X-Forwarded-For tells none.
@@ -47,12 +56,13 @@ class FurtherOffers:
             offer,
             session=None if claim is None else claim.session,
             issued=0 if claim is None else claim.issued,
-            sets_cookie=claim is None or (claim.is_by_older_key and self._is_ours(claim)),
+            sets_cookie=claim is None or self._is_ours_by_older_key(claim),
             host=host,
             port=port,
             is_secure=is_secure,
         )
 
-    def _is_ours(self, claim: CookieClaim) -> bool:
-        """Whether its hint leads here; no other may be rewritten here."""
-        return (claim.gateway, claim.slot) == (self._identity.gateway, self._identity.slot)
+    def _is_ours_by_older_key(self, claim: CookieClaim) -> bool:
+        """Whether the cookie is to be written anew, with all it says: a keyed route may have led it off its slot."""
+        own = self._identity
+        return claim.is_by_older_key and (claim.gateway, claim.slot) == (own.gateway, own.slot)

@@ -18,6 +18,7 @@ from stickygw.apps.asgi.connection import AsgiConnection
 from stickygw.connections.answering import STALL_SECONDS
 from stickygw.connections.transport import LINGER_SECONDS
 from stickygw.routing.request_head import NEED_MORE, Head, Refusal, examine_further
+from stickygw.routing.token import without_token
 from stickygw.types import ConnectionId
 from stickygw.wire.http_body import MALFORMED, BodyFraming, SizedBody, framing_of
 from stickygw.wire.link import Offer
@@ -190,6 +191,8 @@ class HttpConnection(AsgiConnection):
     def _route_further(self, head: Head, rest: bytes) -> None:
         """Decide who serves a further request on a connection that is kept alive."""
         offer = self._host.further.of(self._arrival.offer, head, self._socket)
+        if self._host.settings.session.token:
+            head = without_token(head)
         if not self._host.serves(head):
             self._give_away(offer, head, rest)
             return

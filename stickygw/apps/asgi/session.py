@@ -17,10 +17,11 @@ log = logging.getLogger("stickygw.app")
 async def session() -> AsyncIterator[Session]:
     """The `Session` of the client whose request, HTTP or WebSocket, this task serves; all its requests share it.
 
-    What changed is written at the end of the block, also after an error, and before with ``await session.flush()``. A
+    What changed is written at the end of the block, also after an error, and before with ``await session.save()``. A
     client without one is told of its new session by a cookie in the answer, if something was written to it before the
-    answer begins; of a WebSocket, always. Raises `SessionUnavailable`; `RuntimeError` when the answer has begun and
-    the client was not told; `OutsideGateway` where no request is served.
+    answer begins; of a WebSocket, always. Raises `SessionUnavailable`; `SessionEnded` when it ended before it was
+    written; `RuntimeError` when the answer has begun and the client was not told; `OutsideGateway` where no request is
+    served.
     """
     visit = visiting.get(None)
     if visit is None:

@@ -47,10 +47,15 @@ class Visit:
     @property
     def session_id(self) -> SessionId:
         """The client's, or a new one."""
-        id = self.offer.session or self._id
+        id = self._id or self.offer.session
         if id is None:
             id = self._id = new_session_id()
         return id
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the client itself has proved `session_id`; not so when it came with one that has ended."""
+        return self.offer.session is not None and self._id in (None, self.offer.session)
 
     @property
     def has_session(self) -> bool:
@@ -68,13 +73,13 @@ class Visit:
     @property
     def _is_too_late(self) -> bool:
         """Whether the client knows of no session, and nothing will tell it."""
-        return self._is_answered and not self._is_told and self.offer.session is None
+        return self._is_answered and not self._is_told and not self.is_known
 
     async def open(self) -> Session:
         """The session, for which a `release` is due. Raises `SessionUnavailable`; `RuntimeError` if it is too late."""
         if self._is_too_late:
             raise RuntimeError(TOO_LATE)
-        self.session = session = await self._sessions.open(self.offer.session or self._id)
+        self.session = session = await self._sessions.open(self._id or self.offer.session)
         self._id = session.id  # a new one is made without waiting: no other task of the request has been here meanwhile
         return session
 

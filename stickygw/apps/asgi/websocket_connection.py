@@ -13,6 +13,7 @@ from stickygw.apps.asgi.connection import AsgiConnection
 from stickygw.apps.asgi.protocols import WebSocketProtocol
 from stickygw.connections.websocket import ABNORMAL_CLOSURE, CLOSE_SECONDS, SLOW_CLOSE_SECONDS
 from stickygw.routing.request_head import Head
+from stickygw.sessions.holders import SESSION_ENDED, Holder
 from stickygw.types import ConnectionId
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class WebSocketConnection(AsgiConnection):
     While the client does not read, it is not read: what it makes us write, pongs too, is bounded.
     """
 
-    __slots__ = ("_is_slow", "_protocol", "_sent", "_shut")
+    __slots__ = ("_holder", "_is_slow", "_protocol", "_sent", "_shut")
 
     linger_seconds = CLOSE_SECONDS
 
@@ -46,6 +47,7 @@ class WebSocketConnection(AsgiConnection):
         super().__init__(host, arrival, id, on_ended)
         self._protocol: WebSocketProtocol = host.new_websocket_protocol()
         self._protocol.close_timeout = CLOSE_SECONDS
+        self._holder: Holder | None = None
         self._sent = 0
         self._is_slow = False
         self._shut: tuple[int, str, float] | None = None
@@ -107,7 +109,10 @@ class WebSocketConnection(AsgiConnection):
     # Writing
 
     def answer_begins(self, data: bytes) -> None:
-        self._socket.write(self._begun(data))
+        begun = self._begun(data)
+        if self._status == 101:
+            self._watch()
+        self._socket.write(begun)
         self._deadline = math.inf
         if self._status == 101:
             self._schedule()
@@ -141,6 +146,18 @@ class WebSocketConnection(AsgiConnection):
             self.send_away(1013, "slow consumer", within=SLOW_CLOSE_SECONDS)
 
     # The end
+
+    def _watch(self) -> None:
+        """Close when the client's session ends, which it is told of now if it had none, whether it is opened or not."""
+        if self._socket.is_closed:
+            return  # nobody would take the watch back
+        id = self._visit.session_id
+        issued = self.offer.issued if id == self.offer.session else 0
+        self._holder = self._host.sessions.watch(id, self._session_ended, issued=issued)
+
+    def _session_ended(self) -> None:
+        code, reason = SESSION_ENDED
+        self.send_away(code, reason, within=CLOSE_SECONDS)
 
     def send_away(self, code: int, reason: str, *, within: float) -> None:
         protocol, transport = self._protocol, self._transport
@@ -190,6 +207,8 @@ class WebSocketConnection(AsgiConnection):
 
     def transport_closed(self) -> None:
         protocol = self._protocol
+        if self._holder is not None:
+            self._host.sessions.unwatch(self._holder)
         if self._status == 101:
             close = protocol.conn.close_rcvd or protocol.conn.close_sent
             code = ABNORMAL_CLOSURE if close is None else int(close.code)

@@ -15,6 +15,7 @@ from stickygw.apps.native.turns import Turns
 from stickygw.connections.transport import HIGH_WATER_BYTES
 from stickygw.connections.websocket import CLOSE_SECONDS, WebSocket
 from stickygw.errors import ConnectionClosed
+from stickygw.sessions.holders import SESSION_ENDED, Holder
 from stickygw.sessions.session import Session
 from stickygw.types import ConnectionId
 from stickygw.wire.prepared import PreparedMessage
@@ -35,7 +36,7 @@ class Connection:
     for `join` until the room is heard on all workers.
     """
 
-    __slots__ = ("_left_rooms", "_runtime", "_state", "_turns", "_websocket", "id", "request", "session")
+    __slots__ = ("_holder", "_left_rooms", "_runtime", "_state", "_turns", "_websocket", "id", "request", "session")
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Connection:
         self._runtime = runtime
         self._turns = Turns(self, runtime, handlers, on_ended)
         self._websocket: WebSocket | None = None
+        self._holder: Holder | None = None
         self._left_rooms: frozenset[str] | None = None
         self._state: dict[str, Any] | None = None
         self.id = id
@@ -148,9 +150,13 @@ class Connection:
         """Add its messages so far, and those that wait."""
         self._turns.count_into(traffic)
 
-    async def run(self, websocket: WebSocket, data: bytes) -> None:
-        """Serve the open WebSocket; `data` came behind its handshake. Returns when the first burst is handled."""
+    async def run(self, websocket: WebSocket, data: bytes, *, issued: int) -> None:
+        """Serve the open WebSocket; `data` came behind its handshake. Returns when the first burst is handled.
+
+        It is closed when its session ends, whose cookie was signed at `issued` (Unix seconds; 0: now).
+        """
         self._websocket = websocket
+        self._holder = self._runtime.sessions.watch(self.session.id, self._session_ended, issued=issued)
         self._runtime.opened(self)
         self._runtime.keep_alive.watch(websocket)
         await self._turns.open(websocket, data)
@@ -172,10 +178,15 @@ class Connection:
 
     def detach(self) -> None:
         """Its WebSocket is over: nothing watches or feeds it any more; which rooms it was in is remembered."""
+        if self._holder is not None:
+            self._runtime.sessions.unwatch(self._holder)
         if self._websocket is not None:
             self._runtime.keep_alive.forget(self._websocket)
         self._left_rooms = self.rooms
         self._runtime.leave_all(self)
+
+    def _session_ended(self) -> None:
+        self.close(*SESSION_ENDED)
 
     def _open_websocket(self) -> WebSocket:
         if self._turns.closed is not None:

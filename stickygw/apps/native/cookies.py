@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from stickygw.apps.native.runtime import Runtime
-from stickygw.routing.cookie import CookieClaim, set_cookie
+from stickygw.routing.cookie import CookieClaim
+from stickygw.routing.set_cookie import CookieOptions
 from stickygw.types import SessionId
 from stickygw.wire.link import Offer
 
@@ -16,29 +17,23 @@ class CookieJar:
     def __init__(self, runtime: Runtime) -> None:
         self._identity = runtime.identity
         self._keys = runtime.cookie_keys
-        self._settings = runtime.settings
-
-    @staticmethod
-    def is_right(offer: Offer) -> bool:
-        """Whether the client's own cookie is as it should be."""
-        return offer.session is not None and not offer.sets_cookie
+        self._lifetime = runtime.settings.session.lifetime
+        cookie = runtime.settings.cookie
+        self._options = CookieOptions(cookie.name, cookie.domain, cookie.path, cookie.same_site, cookie.partitioned)
 
     def due(self, offer: Offer, session: SessionId) -> str | None:
         """The Set-Cookie value that the answer to `offer` carries for `session`, or None: the client's own is right.
 
         The primary decided whether the client's hint may change (`Offer.sets_cookie`); a client without a proven id
-        always gets one.
+        always gets one, and one whose session has ended, for another.
         """
-        if self.is_right(offer):
+        is_known = session == offer.session
+        if is_known and not offer.sets_cookie:
             return None
         now = int(time.time())
         # A cookie that is written anew keeps its first date: the lifetime is absolute.
-        issued = offer.issued if offer.session is not None else now
+        issued = offer.issued if is_known else now
         claim = CookieClaim(session, self._identity.gateway, self._identity.slot, issued)
-        return set_cookie(
-            self._settings.cookie.name,
-            self._keys.sign(claim),
-            max_age=max(0, self._settings.session.lifetime - (now - issued)),
-            same_site=self._settings.cookie.same_site,
-            is_secure=offer.is_secure,
-        )
+        # One of the future, by a clock that was set back, lives no longer than others.
+        left = min(self._lifetime, max(0, self._lifetime - (now - issued)))
+        return self._options.set_cookie(self._keys.sign(claim), max_age=left, is_secure=offer.is_secure)

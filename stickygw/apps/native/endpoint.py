@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stickygw.apps.arrival import Arrival
 from stickygw.apps.native.connection import Connection
 from stickygw.apps.native.cookies import CookieJar
 from stickygw.apps.native.ending import Ending
-from stickygw.apps.native.plain_http import PlainHttp, is_navigation
+from stickygw.apps.native.plain_http import PlainHttp
 from stickygw.apps.native.request import Request
 from stickygw.apps.native.runtime import Runtime, settled
 from stickygw.connections.answering import Answering
 from stickygw.connections.handshake import headers_of, negotiate
 from stickygw.connections.websocket import WebSocket
-from stickygw.errors import Refuse, SessionUnavailable
+from stickygw.errors import Refuse, SessionEnded, SessionUnavailable
 from stickygw.observability.context import connection_id
+from stickygw.routing.navigation import is_navigation
 from stickygw.routing.request_head import Head
+from stickygw.routing.token import without_token
 from stickygw.sessions.session import Session
 from stickygw.types import ConnectionId
 from stickygw.wire.http_answer import Fields
@@ -64,6 +67,8 @@ class Endpoint:
         """
         id = ConnectionId(secrets.token_hex(8))
         connection_id.set(id)
+        if self._runtime.settings.session.token:
+            arrival = replace(arrival, head=without_token(arrival.head))
         ending = Ending(
             id,
             arrival.offer,
@@ -81,7 +86,7 @@ class Endpoint:
                 await self._plain_http.answer(arrival.offer, arrival.head, self._answering(arrival, ending))
         except Refused as refused:
             self._refuse(arrival, ending, refused)
-        except SessionUnavailable as error:
+        except (SessionUnavailable, SessionEnded) as error:  # who comes again after the end has a new one
             log.warning("a handshake is refused: %s", error)
             self._refuse(arrival, ending, Refused(503, "sessions are not available", [("Retry-After", "1")]))
         except (Exception, asyncio.CancelledError) as error:
@@ -128,8 +133,8 @@ class Endpoint:
 
     def _cookie_for(self, visit: Visit, head: Head, status: int) -> str | None:
         """The cookie that an answer of the ASGI application carries: a WebSocket's, a document's, a used session's."""
-        if self._cookies.is_right(visit.offer):
-            return None
+        if visit.is_known and not visit.offer.sets_cookie:
+            return None  # the client's own is right
         if status == 101 or is_navigation(head) or visit.has_session:
             return self._cookies.due(visit.offer, visit.session_id)
         return None
@@ -160,7 +165,7 @@ class Endpoint:
         )
         session = await runtime.sessions.open(offer.session)
         try:
-            await self._admit(request, session, is_known=offer.session is not None)
+            await self._admit(request, session, is_known=session.id == offer.session)
             if runtime.is_stopping:
                 raise Refused(503, "the gateway stops", [("Retry-After", "1")])
         except BaseException:
@@ -180,7 +185,7 @@ class Endpoint:
             max_outbox=runtime.settings.outbox_bytes,
         )
         ending.opened(connection, websocket)
-        await connection.run(websocket, arrival.rest)
+        await connection.run(websocket, arrival.rest, issued=offer.issued if session.id == offer.session else 0)
 
     async def _admit(self, request: Request, session: Session, *, is_known: bool) -> None:
         """Ask ``on_handshake``, and store what it wrote."""

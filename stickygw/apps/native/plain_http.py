@@ -6,6 +6,7 @@ from stickygw.apps.native.cookies import CookieJar
 from stickygw.apps.native.runtime import Runtime
 from stickygw.apps.static import StaticFile, StaticFiles
 from stickygw.connections.answering import Answering
+from stickygw.routing.navigation import is_navigation
 from stickygw.routing.request_head import Head
 from stickygw.sessions.registry import new_session_id
 from stickygw.wire.link import Offer
@@ -92,11 +93,3 @@ def _has_already(head: Head, file: StaticFile) -> bool:
     """Whether the client names `file` as it is now among what it has (RFC 9110 §13.1.2: weak comparison)."""
     named = (head.get(b"if-none-match") or b"").split(b",")
     return any(tag.strip(b" \t").removeprefix(b"W/") == file.etag.encode() for tag in named)
-
-
-def is_navigation(head: Head) -> bool:
-    """Whether a browser loads a document (Fetch Metadata; older ones show it by what they accept)."""
-    mode = head.first.get(b"sec-fetch-mode")
-    if mode is not None:
-        return mode == b"navigate"
-    return head.method == "GET" and b"text/html" in head.first.get(b"accept", b"")

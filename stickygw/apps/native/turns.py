@@ -21,9 +21,10 @@ from stickygw.apps.native.handlers import BoundHandler, PathHandlers
 from stickygw.apps.native.runtime import Runtime, settled
 from stickygw.apps.native.traffic import Traffic
 from stickygw.connections.websocket import WebSocket
-from stickygw.errors import ConnectionClosed, SessionUnavailable, SessionValueError
+from stickygw.errors import ConnectionClosed, SessionEnded, SessionUnavailable, SessionValueError
 from stickygw.observability.context import connection_id
 from stickygw.observability.formats import fields
+from stickygw.sessions.holders import SESSION_ENDED
 from stickygw.types import ConnectionId
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ class Turns:
     async def _next(self) -> Any:
         while True:
             if self._inbox:
+                await self._freshen_session()  # before a message is taken: if this is cancelled, none is lost
+            if self._inbox:
                 try:
                     return self._runtime.app.codec.decode(self._take())
                 except DecodeError as error:
@@ -153,7 +156,7 @@ class Turns:
             self._wake_waiter()
         elif not self._is_busy:
             handler = self._handlers.message
-            if handler is None or handler.is_async:
+            if handler is None or handler.is_async or self._connection.session.is_stale:
                 self._become_task(None)
             else:
                 self._call_now(handler)
@@ -270,6 +273,7 @@ class Turns:
 
     async def _call(self, handler: BoundHandler, *arguments: Any) -> bool:
         """Run one handler; whether it ended well."""
+        await self._freshen_session()
         return await self._settle(lambda: handler.function(self._connection, *arguments, **handler.arguments))
 
     async def _settle(self, call: Callable[[], Any]) -> bool:
@@ -292,6 +296,9 @@ class Turns:
         if isinstance(error, ConnectionClosed) and not self._connection.is_open:
             await self._keep_session()
             return  # the client left while the handler was at work
+        if isinstance(error, SessionEnded):
+            self._end_with_session(error)
+            return
         self._runtime.counters.add("handler_errors", type(error).__name__)
         log.error("a handler raised", exc_info=error, extra=self._named)
         for function in self._runtime.app.handlers.error:
@@ -327,6 +334,11 @@ class Turns:
     def _has_session_work(self) -> bool:
         return self._connection.session.is_dirty or self._connection.session.is_touch_due
 
+    async def _freshen_session(self) -> None:
+        """Let what runs next see what others wrote to the session."""
+        if self._connection.session.is_stale:
+            await self._runtime.sessions.freshen(self._connection.session)
+
     async def _keep_session(self) -> None:
         """Write what changed, or extend the session's life. What cannot be written now is tried again next time."""
         try:
@@ -334,10 +346,22 @@ class Turns:
         except SessionUnavailable as error:
             self._runtime.counters.add("session_writes_failed")
             log.error("its session was not written: %s", error, extra=self._named)
+        except SessionEnded as error:
+            self._end_with_session(error)
         except SessionValueError as error:  # a list or dict in it was changed to hold what it cannot keep
             self._runtime.counters.add("handler_errors", type(error).__name__)
             log.error("its session was not written: %s", error, extra=self._named)
             self._connection.close(1011, "internal error")
+
+    def _end_with_session(self, error: SessionEnded) -> None:
+        """Its session takes no more writes. Those that come behind the close are not worth a warning each."""
+        log.log(
+            logging.WARNING if self._connection.is_open else logging.DEBUG,
+            "its session was not written: %s",
+            error,
+            extra=self._named,
+        )
+        self._connection.close(*SESSION_ENDED)
 
     def _take(self) -> str | bytes:
         message = self._inbox.popleft()

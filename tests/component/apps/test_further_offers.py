@@ -12,7 +12,7 @@ from support.raw import head
 
 from stickygw.apps.asgi.further import FurtherOffers
 from stickygw.apps.native.runtime import Identity
-from stickygw.config.settings import Settings
+from stickygw.config.settings import SessionSettings, Settings
 from stickygw.connections.transport import Flusher, SocketTransport
 from stickygw.routing.cookie import CookieClaim, CookieKeys
 from stickygw.routing.request_head import Head, examine
@@ -38,9 +38,9 @@ async def transport() -> AsyncIterator[SocketTransport]:
             yield SocketTransport(theirs, loop, Flusher(loop))
 
 
-def further(transport: SocketTransport, *fields: tuple[str, str], **settings: object) -> Offer:
+def further(transport: SocketTransport, *fields: tuple[str, str], target: str = "/", **settings: object) -> Offer:
     offers = FurtherOffers(Settings(**settings), CookieKeys([NEWEST, OLDER]), Identity(Slot(1), 1, 4, HERE))  # type: ignore[arg-type]
-    request = examine(head("GET", "/", fields=fields))
+    request = examine(head("GET", target, fields=fields))
     assert isinstance(request, Head)
     return offers.of(NAMELESS, request, transport)
 
@@ -67,3 +67,10 @@ async def test_behind_a_trusted_proxy_a_further_request_may_be_another_client_s(
     assert (offer.host, offer.port, offer.is_secure) == ("203.0.113.9", 0, True)
     assert further(transport, trusted_proxies=("127.0.0.1",)).host == "127.0.0.1"
     assert further(transport, *fields) is NAMELESS, "nobody says that its word counts"
+
+
+async def test_a_token_is_read_where_the_settings_say_so(transport: SocketTransport) -> None:
+    target, reads = f"/?session={signed(NEWEST)}", SessionSettings(token=True)
+    assert further(transport, target=target) is NAMELESS
+    assert further(transport, target=target, session=reads).session == SESSION
+    assert further(transport, session=reads).session is None

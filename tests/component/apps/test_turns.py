@@ -257,9 +257,9 @@ async def test_a_second_receive_is_refused_while_the_first_still_writes_the_sess
     client = await app_client(app)
     write = client.store.write
 
-    async def slow_write(*arguments):
+    async def slow_write(*arguments, **options):
         await asyncio.sleep(0)
-        await write(*arguments)
+        await write(*arguments, **options)
 
     client.store.write = slow_write  # type: ignore[method-assign]
     async with client.connect("/") as conn:
@@ -365,7 +365,7 @@ async def test_a_failed_write_of_the_session_is_made_good_at_the_end(app_client:
     client = await app_client(app)
     write = client.store.write
 
-    async def away(*arguments):
+    async def away(*arguments, **options):
         raise SessionUnavailable("away")
 
     async with client.connect("/") as conn:

@@ -11,6 +11,7 @@ import pytest
 from support.waiting import wait_until
 
 from stickygw.errors import SessionUnavailable, SessionValueError
+from stickygw.sessions.base import Loaded
 from stickygw.sessions.memory import MemorySessionStore
 from stickygw.sessions.session import Session
 from stickygw.sessions.values import MAX_FIELDS, MAX_VALUE_BYTES, unpack
@@ -44,27 +45,36 @@ class Store(MemorySessionStore):
         if self.is_away:
             raise SessionUnavailable("away")
 
-    async def load(self, id: SessionId) -> dict[str, bytes] | None:
+    async def load(self, id: SessionId) -> Loaded | None:
         await self._pass("load")
         return await super().load(id)
 
-    async def write(self, id: SessionId, changed: Mapping[str, bytes], removed: Collection[str], ttl: int) -> None:
+    async def write(
+        self,
+        id: SessionId,
+        changed: Mapping[str, bytes],
+        removed: Collection[str],
+        ttl: int,
+        *,
+        is_new: bool,
+        expected: Mapping[str, bytes | None] | None = None,
+    ) -> None:
         await self._pass("write", {field: unpack(field, value) for field, value in changed.items()}, set(removed))
-        await super().write(id, changed, removed, ttl)
+        await super().write(id, changed, removed, ttl, is_new=is_new, expected=expected)
         if self.loses_answers:
             raise SessionUnavailable("no answer")
 
-    async def increment(self, id: SessionId, field: str, by: int, ttl: int) -> int:
+    async def increment(self, id: SessionId, field: str, by: int, ttl: int, *, is_new: bool) -> int:
         await self._pass("increment", field, by)
-        return await super().increment(id, field, by, ttl)
+        return await super().increment(id, field, by, ttl, is_new=is_new)
 
-    async def touch(self, id: SessionId, ttl: int) -> None:
+    async def touch(self, id: SessionId, ttl: int) -> bool:
         await self._pass("touch")
-        await super().touch(id, ttl)
+        return await super().touch(id, ttl)
 
     async def fields(self) -> dict[str, Any] | None:
         loaded = await super().load(ID)
-        return None if loaded is None else {field: unpack(field, value) for field, value in loaded.items()}
+        return None if loaded is None else {field: unpack(field, value) for field, value in loaded.fields.items()}
 
 
 @pytest.fixture
@@ -198,8 +208,8 @@ def test_a_list_within_itself_is_refused(session: Session) -> None:
         session["field"] = value
 
 
-@pytest.mark.parametrize("name", [1, None, b"x", "x" * 257, "\ud800"])
-def test_a_field_is_named_by_short_text(session: Session, name: Any) -> None:
+@pytest.mark.parametrize("name", [1, None, b"x", "x" * 257, "\ud800", "_v"])
+def test_a_field_is_named_by_short_text_that_is_not_the_stores_own(session: Session, name: Any) -> None:
     with pytest.raises(SessionValueError):
         session[name] = 1
 
@@ -217,8 +227,8 @@ async def test_a_session_has_a_bounded_number_of_fields(session: Session) -> Non
 
 
 async def test_another_programs_bytes_are_an_error_that_names_the_field(store: Store, session: Session) -> None:
-    await store.write(ID, {"good": b"\x01"}, [], 100)
-    await MemorySessionStore.write(store, ID, {"bad": b"\xc1"}, [], 100)
+    await store.write(ID, {"good": b"\x01"}, [], 100, is_new=True)
+    await MemorySessionStore.write(store, ID, {"bad": b"\xc1"}, [], 100, is_new=True)
     await session.refresh()
     assert session["good"] == 1
     with pytest.raises(SessionValueError, match="bad"):
@@ -372,7 +382,7 @@ async def test_a_touch_is_due_when_something_is_stored_and_the_interval_has_pass
 
 
 async def test_a_load_is_a_use(store: Store, session: Session, clock: Clock) -> None:
-    await store.write(ID, {"a": b"\x01"}, [], 10)
+    await store.write(ID, {"a": b"\x01"}, [], 10, is_new=True)
     await session.refresh()
     clock.now += 500
     assert await store.fields() == {"a": 1}
@@ -381,10 +391,10 @@ async def test_a_load_is_a_use(store: Store, session: Session, clock: Clock) -> 
 async def test_what_can_be_read_but_not_touched_is_loaded_and_stays_due(
     store: Store, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refuse(id: SessionId, ttl: int) -> None:
+    async def refuse(id: SessionId, ttl: int) -> bool:
         raise SessionUnavailable("READONLY")
 
-    await store.write(ID, {"a": b"\x01"}, [], 10)
+    await store.write(ID, {"a": b"\x01"}, [], 10, is_new=True)
     monkeypatch.setattr(store, "touch", refuse)
     await session.refresh()
     assert session["a"] == 1
@@ -531,7 +541,7 @@ async def test_refresh_keeps_the_objects_that_handlers_hold(store: Store, sessio
 
 
 async def test_an_assignment_during_a_refresh_survives(store: Store, session: Session) -> None:
-    await store.write(ID, {"a": b"\x01"}, [], 100)
+    await store.write(ID, {"a": b"\x01"}, [], 100, is_new=True)
     store.may_go.clear()
     refresh = asyncio.create_task(session.refresh())
     await asyncio.sleep(0)

@@ -11,7 +11,9 @@ import pytest
 from support.waiting import wait_until
 
 from stickygw.errors import SessionUnavailable
-from stickygw.sessions.base import check_session_id
+from stickygw.observability.counters import Counters
+from stickygw.sessions import looks, registry
+from stickygw.sessions.base import Loaded, check_session_id
 from stickygw.sessions.memory import MemorySessionStore
 from stickygw.sessions.registry import TOUCH_BATCH, Sessions, new_session_id
 from stickygw.types import SessionId
@@ -32,20 +34,20 @@ class Store(MemorySessionStore):
         self.may_go = asyncio.Event()
         self.may_go.set()
 
-    async def load(self, id: SessionId) -> dict[str, bytes] | None:
+    async def load(self, id: SessionId) -> Loaded | None:
         self.loads += 1
         await self.may_go.wait()
         if self.is_away:
             raise SessionUnavailable("away")
         return await super().load(id)
 
-    async def touch(self, id: SessionId, ttl: int) -> None:
+    async def touch(self, id: SessionId, ttl: int) -> bool:
         self.touches += 1
         if self.is_away:
             raise SessionUnavailable("away")
         if id == self.fails_at:
             raise LookupError("a defect for this test")
-        await super().touch(id, ttl)
+        return await super().touch(id, ttl)
 
 
 @pytest.fixture
@@ -68,10 +70,10 @@ async def test_a_new_session_has_a_fresh_id_and_costs_no_load(store: Store, sess
 
 
 async def test_connections_of_one_visitor_share_one_object(store: Store, sessions: Sessions) -> None:
-    await store.write(ID, {"a": b"\x01"}, [], 100)
+    await store.write(ID, {"a": b"\x01"}, [], 100, is_new=True)
     first = await sessions.open(ID)
     assert first["a"] == 1
-    await store.write(ID, {"a": b"\x02"}, [], 100)
+    await store.write(ID, {"a": b"\x02"}, [], 100, is_new=True)
     second = await sessions.open(ID)
     assert second is first
     assert first["a"] == 2  # loaded again
@@ -171,13 +173,15 @@ async def touched(store: Store) -> AsyncIterator[Sessions]:
 
 
 async def test_a_quiet_session_in_use_outlives_its_ttl(store: Store, touched: Sessions) -> None:
-    await store.write(ID, {"a": b"\x01"}, [], 1)
+    await store.write(ID, {"a": b"\x01"}, [], 1, is_new=True)
     await touched.open(ID)
     for _ in range(5):
         store.now += 0.9
         touches = store.touches
         await wait_until(lambda touches=touches: store.touches > touches)  # type: ignore[misc]
-    assert await store.load(ID) == {"a": b"\x01"}
+    stored = await store.load(ID)
+    assert stored is not None
+    assert stored.fields == {"a": b"\x01"}
 
 
 @pytest.mark.parametrize(("ttl", "interval"), [(1, 0.25), (100, 25), (240, 60), (14 * 86_400, 60)])
@@ -204,9 +208,9 @@ async def test_only_what_is_stored_and_in_use_is_touched(store: Store, touched: 
     seen: list[SessionId] = []
     touch = store.touch
 
-    async def note(id: SessionId, ttl: int) -> None:
+    async def note(id: SessionId, ttl: int) -> bool:
         seen.append(id)
-        await touch(id, ttl)
+        return await touch(id, ttl)
 
     store.touch = note  # type: ignore[method-assign]
     await wait_until(lambda: len(seen) > 3)
@@ -253,3 +257,154 @@ async def test_stop_leaves_no_task(store: Store) -> None:
     sessions.start()
     await sessions.stop()
     assert asyncio.all_tasks() == tasks
+
+
+# What ends, and who is told
+
+
+@pytest.fixture
+async def watched(store: Store) -> AsyncIterator[Sessions]:
+    """Sessions that hear of all changes, with a lifetime of 100 s, and a clock at 1000."""
+    counters = Counters()
+    sessions = Sessions(store, ttl=100, lifetime=100, now=lambda: store.now, is_tracked=lambda: True, counters=counters)
+    store.on_changed.append(sessions.invalidated)
+    sessions.start()
+    yield sessions
+    await sessions.stop()
+
+
+async def test_an_ended_id_opens_a_new_session(store: Store, sessions: Sessions) -> None:
+    await store.end(ID, 100)
+    opened = await asyncio.gather(*(sessions.open(ID) for _ in range(3)))
+    assert ID not in {session.id for session in opened}
+    assert len({session.id for session in opened}) == 3
+    for session in opened:
+        sessions.release(session)
+    assert sessions.session_count == 0
+
+
+async def test_an_id_that_ended_in_use_opens_a_new_session(watched: Sessions) -> None:
+    session = await watched.open(None)
+    await session.destroy()
+    other = await watched.open(session.id)
+    assert other is not session
+    assert other.id != session.id
+
+
+async def test_holders_are_told_when_their_lifetime_is_over(
+    store: Store, watched: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "SWEEP_SECONDS", 0.0)
+    told: list[str] = []
+    watched.watch(ID, lambda: told.append("old"), issued=950.0)
+    watched.watch(ID, lambda: told.append("new"))
+    watched.watch(ID, lambda: told.append("newest"), issued=1001.0)
+    gone = watched.watch(ID, lambda: told.append("gone"), issued=940.0)
+    watched.unwatch(gone)
+    store.now = 1049.0
+    assert watched._holders.tell_overdue(store.now) == 0
+    store.now = 1050.0
+    await wait_until(lambda: told)
+    assert told == ["old"]
+    store.now = 1100.0
+    await wait_until(lambda: len(told) == 2)
+    assert told == ["old", "new"]
+    await store.end(ID, 10)
+    await wait_until(lambda: told == ["old", "new", "newest"])
+    watched.unwatch(gone)
+    assert ID not in watched._holders
+    assert watched._counters.value("sessions_ended", "lifetime") == 2
+
+
+async def test_a_holder_that_comes_after_the_end_is_told_too(watched: Sessions) -> None:
+    session = await watched.open(None)
+    await session.destroy()
+    await wait_until(lambda: session.id not in watched._looks)
+    told: list[bool] = []
+    watched.watch(session.id, lambda: told.append(True))
+    await wait_until(lambda: told)
+
+
+async def test_a_holder_that_raises_keeps_word_from_no_other(
+    watched: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[bool] = []
+
+    def fail() -> None:
+        raise LookupError("a defect for this test")
+
+    session = await watched.open(None)
+    for call in (fail, lambda: told.append(True), fail):
+        watched.watch(session.id, call)
+    await session.destroy()
+    await wait_until(lambda: told)
+    assert "a defect for this test" in caplog.text
+
+
+async def test_an_end_that_cannot_be_looked_at_is_looked_at_again(
+    store: Store, watched: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looks, "PAUSE_SECONDS", 0.0)
+    session = await watched.open(None)
+    told: list[bool] = []
+    watched.watch(session.id, lambda: told.append(True))
+    store.is_away = True
+    await store.end(session.id, 100)
+    before = store.loads
+    await wait_until(lambda: store.loads > before + 3)
+    assert session.is_stale
+    assert not told
+    store.is_away = False
+    await wait_until(lambda: told)
+
+
+async def test_a_stale_session_goes_on_without_the_store_and_waits_for_it_once(store: Store) -> None:
+    now = 0.0
+    sessions = Sessions(store, ttl=100, clock=lambda: now)
+    await store.write(ID, {"a": b"\x01"}, [], 100, is_new=True)
+    session = await sessions.open(ID)
+    session.mark_stale()
+    store.is_away = True
+    loads = store.loads
+    for _ in range(3):
+        await sessions.freshen(session)
+    assert store.loads == loads + 1
+    assert session["a"] == 1
+    assert session.is_stale
+    store.is_away = False
+    now = registry.RETRY_SECONDS
+    await sessions.freshen(session)
+    assert not session.is_stale
+
+
+async def test_looks_are_few_at_once_and_none_is_lost(store: Store, watched: Sessions) -> None:
+    opened = [await watched.open(None) for _ in range(10 * looks.LOOKS_AT_ONCE)]
+    running, most, seen = 0, 0, []
+    load = store.load
+
+    async def note(id: SessionId) -> Loaded | None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        seen.append(id)
+        running -= 1
+        return await load(id)
+
+    store.load = note  # type: ignore[method-assign]
+    watched.invalidated(None)
+    assert all(session.is_stale for session in opened)
+    await wait_until(lambda: not any(session.is_stale for session in opened))
+    assert set(seen) == {session.id for session in opened}
+    assert most == looks.LOOKS_AT_ONCE
+
+
+async def test_regenerate_that_fails_leaves_the_old_one(store: Store, sessions: Sessions) -> None:
+    session = await sessions.open(None)
+    session["a"] = 1
+    await session.save()
+    store.is_away = True
+    with pytest.raises(SessionUnavailable):
+        await sessions.regenerate(session)
+    assert sessions.session_count == 1
+    assert not session.is_ended

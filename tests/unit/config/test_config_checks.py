@@ -8,6 +8,7 @@ import pytest
 
 from stickygw.config.checks import MAKE_SECRET, broken_rules
 from stickygw.config.sources import load_settings
+from stickygw.errors import SettingsError
 
 SECRET = "s" * 32
 
@@ -93,3 +94,73 @@ def test_watching_wants_a_package_and_the_error_says_how_to_get_it(monkeypatch: 
     assert broken(watch=True) == [
         "watch: wanted (from flag --watch), but the package watchfiles is not installed; pip install 'stickygw[watch]'"
     ]
+
+
+# The cookie
+
+
+def cookie_rules(*, proxies: tuple[str, ...] = (), **options: Any) -> list[str]:
+    named = {f"cookie.{name}": value for name, value in options.items()} | {"trusted_proxies": proxies}
+    return broken_rules(load_settings(named, environ={}, directory=Path("/")))
+
+
+@pytest.mark.parametrize("name", ["__Host-s", "__host-s"])
+def test_a_host_cookie_has_no_domain_and_no_path_but_the_root(name: str) -> None:
+    assert cookie_rules(name=name) == []
+    domain, path = cookie_rules(name=name, domain="example.com", path="/app")
+    assert domain.startswith('cookie.domain: "example.com" is not allowed (from flag --cookie.domain); allowed: none')
+    assert path.startswith('cookie.path: "/app" is not allowed (from flag --cookie.path); allowed: "/"')
+    assert domain.endswith(f", since cookie.name is {name}")
+    assert cookie_rules(name="__Secure-s", domain="example.com", path="/app") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "start"),
+    [
+        ({"same_site": "None"}, 'cookie.same_site: "None" is not allowed (from flag --cookie.same-site); allowed: Lax'),
+        (
+            {"partitioned": True},
+            "cookie.partitioned: true is not allowed (from flag --cookie.partitioned); allowed: false",
+        ),
+    ],
+)
+def test_a_cookie_that_has_to_be_secure_needs_tls_in_front(options: dict[str, Any], start: str) -> None:
+    [line] = cookie_rules(**options)
+    assert line.startswith(start)
+    assert "trusted_proxies" in line
+    assert cookie_rules(**options, proxies=("10.0.0.0/8",)) == []
+    for name in ("__Host-s", "__Secure-s"):
+        assert cookie_rules(**options, name=name) == []
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        *("com", "localhost", ".example.com", "example.com.", "Example.com", "192.0.2.1", "[::1]"),
+        *("", "a..b", "-a.com", "a b.com", "a.com; Secure", f"{'a' * 64}.com", ".".join(["a" * 60] * 5)),
+    ],
+)
+def test_a_domain_that_browsers_refuse_is_refused_here(domain: str) -> None:
+    with pytest.raises(SettingsError, match=r"cookie\.domain"):
+        cookie_rules(domain=domain)
+
+
+@pytest.mark.parametrize("domain", ["example.com", "a.b-c.example.co.uk", "xn--bcher-kva.example", "1.example.com"])
+def test_a_domain_is_a_host_name_in_lower_case(domain: str) -> None:
+    assert cookie_rules(domain=domain) == []
+
+
+@pytest.mark.parametrize("path", ["", "app", "/a b", "/a;Secure", "/ä", "/\n", "/" + "a" * 1024])
+def test_a_path_that_could_be_read_otherwise_is_refused(path: str) -> None:
+    with pytest.raises(SettingsError, match=r"cookie\.path"):
+        cookie_rules(path=path)
+
+
+def test_the_touch_interval_is_below_the_ttl() -> None:
+    def rules(ttl: int, interval: float) -> list[str]:
+        named = {"session.ttl": ttl, "session.touch_interval": interval}
+        return broken_rules(load_settings(named, environ={}, directory=Path("/")))
+
+    assert rules(60, 59.5) == []
+    [line] = rules(60, 60)
+    assert line.startswith("session.touch_interval: 60")

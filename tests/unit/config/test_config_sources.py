@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stickygw.config.settings import Settings
+from stickygw.config.settings import CookieSettings, SessionSettings, Settings
 from stickygw.config.sources import Loaded, load_settings
 from stickygw.errors import SettingsError
 
@@ -81,8 +81,8 @@ def test_the_settings_of_one_section_may_come_from_all_sources(tmp_path: Path) -
     [
         ("STICKYGW_HEADER_TIMEOUT", "5", {"header_timeout": 5.0}),
         ("STICKYGW_MAX_PENDING_PER_ADDRESS", "5", {"max_pending_per_address": 5}),
-        ("STICKYGW_COOKIE_SAME_SITE", "Strict", {"cookie": {"name": "stickygw", "same_site": "Strict"}}),
-        ("STICKYGW_SESSION_TTL", "5", {"session": {"ttl": 5, "lifetime": 90 * 86_400}}),
+        ("STICKYGW_COOKIE_SAME_SITE", "Strict", {"cookie": CookieSettings(same_site="Strict").model_dump()}),
+        ("STICKYGW_SESSION_TTL", "5", {"session": SessionSettings(ttl=5).model_dump()}),
         ("STICKYGW_WORKERS", "4", {"workers": 4}),
         ("STICKYGW_WORKERS", "auto", {"workers": "auto"}),
         ("STICKYGW_COMPRESSION", "true", {"compression": True}),
@@ -130,7 +130,7 @@ def test_a_wrong_value_tells_setting_value_source_and_what_is_allowed(tmp_path: 
     assert sorted(
         problems(
             tmp_path,
-            file='ping_timeout = 0\n[cookie]\nsame_site = "None"',
+            file='ping_timeout = 0\n[cookie]\nsame_site = "lax"',
             variables={"STICKYGW_HEADER_TIMEOUT": "ten", "STICKYGW_SLOT_WAIT": "nan"},
             flags={"workers": "0", "redis.prefix": "a b", "keys": ()},
             spelled={"keys": "--key", "redis.prefix": "--set redis.prefix"},
@@ -138,7 +138,7 @@ def test_a_wrong_value_tells_setting_value_source_and_what_is_allowed(tmp_path: 
     ) == sorted(
         [
             f"ping_timeout: 0 is not allowed (from file {file}); {seconds}",
-            f'cookie.same_site: "None" is not allowed (from file {file}); allowed: one of Lax, Strict',
+            f'cookie.same_site: "lax" is not allowed (from file {file}); allowed: one of Lax, Strict, None',
             f'header_timeout: "ten" is not allowed (from variable STICKYGW_HEADER_TIMEOUT); {seconds}',
             f'slot_wait: "nan" is not allowed (from variable STICKYGW_SLOT_WAIT); {seconds}',
             'workers: "0" is not allowed (from flag --workers); '

@@ -10,14 +10,12 @@ from routing_heads import head
 from stickygw.routing.cookie import (
     MAX_CANDIDATES,
     MAX_COOKIE_BYTES,
-    MAX_SLOT,
     CookieClaim,
     CookieKeys,
     claim_of,
     cookie_values,
-    set_cookie,
 )
-from stickygw.types import GatewayId, SessionId, Slot
+from stickygw.types import MAX_SLOTS, GatewayId, SessionId, Slot
 
 NOW = 1_700_000_000
 LIFETIME = 90 * 86_400
@@ -31,7 +29,7 @@ claims = st.builds(
     CookieClaim,
     session=st.text(HEX, min_size=32, max_size=32).map(SessionId),
     gateway=st.text(HEX, min_size=8, max_size=8).map(GatewayId),
-    slot=st.integers(0, MAX_SLOT).map(Slot),
+    slot=st.integers(0, MAX_SLOTS - 1).map(Slot),
     issued=st.integers(NOW - LIFETIME, NOW + LIFETIME),
 )
 
@@ -58,14 +56,24 @@ def test_what_was_signed_is_verified(signed: CookieClaim) -> None:
     assert len(value) <= MAX_COOKIE_BYTES
 
 
-def test_every_flipped_bit_is_noticed() -> None:
-    value = KEYS.sign(CLAIM).encode("ascii")
+@settings(deadline=None, max_examples=20)
+@given(claims)
+def test_every_flipped_bit_is_noticed(signed: CookieClaim) -> None:
+    value = KEYS.sign(signed).encode("ascii")
 
     for position in range(len(value)):
         for bit in range(8):
             flipped = bytearray(value)
             flipped[position] ^= 1 << bit
             assert verified(bytes(flipped)) is None, (position, bit)
+
+
+@given(claims)
+def test_every_other_last_character_is_noticed(signed: CookieClaim) -> None:
+    # The last of 43 base64url characters carries four bits: a reader that decodes takes four spellings of it for one.
+    value = KEYS.sign(signed).encode("ascii")
+
+    assert [byte for byte in range(256) if verified(value[:-1] + bytes((byte,))) is not None] == [value[-1]]
 
 
 def test_every_truncation_and_extension_is_noticed() -> None:
@@ -102,7 +110,7 @@ def test_cookie_is_the_same_in_every_version() -> None:
 @pytest.mark.parametrize(
     "outside",
     [
-        CookieClaim(CLAIM.session, CLAIM.gateway, Slot(MAX_SLOT + 1), NOW),
+        CookieClaim(CLAIM.session, CLAIM.gateway, Slot(MAX_SLOTS), NOW),
         CookieClaim(CLAIM.session, CLAIM.gateway, Slot(-1), NOW),
         CookieClaim(CLAIM.session, CLAIM.gateway, CLAIM.slot, -1),
         CookieClaim(SessionId(CLAIM.session.upper()), CLAIM.gateway, CLAIM.slot, NOW),
@@ -211,17 +219,3 @@ def test_cookie_values_are_the_bytes_that_were_sent() -> None:
     request = head(extra=[("Cookie", "n=a=b; n=\xfc%20; n; m=1"), ("Cookie", " n= x")])
 
     assert cookie_values(request, b"n") == [b"a=b", b"\xfc%20", b" x"]
-
-
-# --- Set-Cookie -------------------------------------------------------------------------------------
-
-
-def test_set_cookie_keeps_scripts_and_other_hosts_out() -> None:
-    text = set_cookie(NAME, "v", max_age=60, same_site="Lax", is_secure=False)
-
-    assert text == "stickygw=v; Path=/; HttpOnly; SameSite=Lax; Max-Age=60"
-
-
-def test_set_cookie_is_secure_under_tls_and_for_prefixes_that_ask_for_it() -> None:
-    assert set_cookie(NAME, "v", max_age=60, same_site="Strict", is_secure=True).endswith("; Secure")
-    assert set_cookie("__Host-s", "v", max_age=60, same_site="Lax", is_secure=False).endswith("; Secure")

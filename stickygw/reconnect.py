@@ -1,5 +1,5 @@
-"""Keeping a connection to the store alive for ever: the loop that subscriber and publisher share, and its
-pauses."""
+"""Keeping a connection to the store alive for ever: the loop that all of a worker's standing connections share, and
+its pauses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-log = logging.getLogger("stickygw.bridge")
+log = logging.getLogger("stickygw.reconnect")
 
 CONNECT_SECONDS = 2.0
 """A connection that is not usable after so long is given up: a stopped server's kernel accepts, but nobody
@@ -71,7 +71,7 @@ class Backoff:
 
     def succeeded(self, name: str) -> None:
         """The connection called `name` works: the next pause is a first one. News only if it did not before."""
-        log.log(logging.INFO if self.failures else logging.DEBUG, "bridge %s: connected", name)
+        log.log(logging.INFO if self.failures else logging.DEBUG, "%s: connected", name)
         self.failures = 0
 
     def next_seconds(self) -> float:
@@ -94,9 +94,9 @@ async def keep_alive(name: str, session: Callable[[], Coroutine[Any, Any, None]]
             await asyncio.create_task(session())
         except* (RedisError, OSError) as errors:
             level = logging.DEBUG if backoff.failures else logging.WARNING
-            log.log(level, "bridge %s: %s", name, "; ".join(map(repr, errors.exceptions)))
+            log.log(level, "%s: %s", name, "; ".join(map(repr, errors.exceptions)))
         except* Exception:
-            log.exception("bridge %s: a defect ended it; it is started again", name)
+            log.exception("%s: a defect ended it; it is started again", name)
         if (task := asyncio.current_task()) is not None and task.cancelling():
             # A TaskGroup raises its children's errors in the place of a cancellation that meets them.
             raise asyncio.CancelledError

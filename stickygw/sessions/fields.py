@@ -1,0 +1,160 @@
+"""The fields of one session in use: a mapping that knows what is stored, and so what has to be saved. `Fields`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from typing import Any
+
+from stickygw.errors import SessionValueError
+from stickygw.sessions.values import MAX_FIELDS, check_name, is_immutable, pack, unpack
+
+_UNKNOWN = b""
+"""In the place of stored bytes after a failed write: whatever is packed differs from it, so it is written
+again."""
+
+
+class Fields(MutableMapping[str, Any]):
+    """Reading and assigning never wait. Who saves them asks what changed, and says what became of it.
+
+    Values: see `values.pack`; assigning anything else raises `SessionValueError`.
+    """
+
+    def __init__(self) -> None:
+        # What the store has, as far as we know.
+        self._stored: dict[str, bytes] = {}
+        # Values in use: assigned, or unpacked when first read. Those that can change in place are compared when
+        # they are saved.
+        self._live: dict[str, Any] = {}
+        self._assigned: set[str] = set()
+        self._removed: set[str] = set()
+
+    # The mapping
+
+    def __getitem__(self, field: str) -> Any:
+        if field in self._live:
+            return self._live[field]
+        if field in self._removed:
+            raise KeyError(field)
+        value = unpack(field, self._stored[field])
+        self._live[field] = value
+        return value
+
+    def __setitem__(self, field: str, value: Any) -> None:
+        self._check_room_for(field)
+        pack(field, value)
+        self._live[field] = value
+        self._assigned.add(field)
+        self._removed.discard(field)
+
+    def __delitem__(self, field: str) -> None:
+        if field not in self:
+            raise KeyError(field)
+        self._live.pop(field, None)
+        self._assigned.discard(field)
+        # Even one that is not stored: it may be on its way into the store right now.
+        self._removed.add(field)
+
+    def __contains__(self, field: object) -> bool:
+        return field in self._live or (field in self._stored and field not in self._removed)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from [field for field in self._stored if field not in self._removed]
+        yield from [field for field in self._live if field not in self._stored]
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether something has to be saved."""
+        changed, refused = self._changes()
+        return bool(changed or refused or self._removals())
+
+    # What has to be saved
+
+    def _changes(self) -> tuple[dict[str, bytes], dict[str, SessionValueError]]:
+        """The packed values that differ from what is stored, and the fields that can't be packed any more."""
+        changed: dict[str, bytes] = {}
+        refused: dict[str, SessionValueError] = {}
+        for field, value in self._live.items():
+            if field not in self._assigned and is_immutable(value):
+                continue
+            try:
+                packed = pack(field, value)
+            except SessionValueError as error:
+                refused[field] = error
+                continue
+            if packed != self._stored.get(field):
+                changed[field] = packed
+        return changed, refused
+
+    def _removals(self) -> set[str]:
+        return self._removed & self._stored.keys()
+
+    def _is_changed(self, field: str) -> bool:
+        """Whether `field` was written to since it was stored."""
+        if field in self._assigned or field in self._removed:
+            return True
+        if field not in self._live or is_immutable(self._live[field]):
+            return False
+        try:
+            return pack(field, self._live[field]) != self._stored.get(field)
+        except SessionValueError:
+            return True
+
+    def _give_up_refused(self) -> SessionValueError | None:
+        """Forget values that cannot be packed any more: each would fail the flushes of all who share the session.
+
+        What is stored takes their place, or nothing. The first one's error.
+        """
+        _, refused = self._changes()
+        for field in refused:
+            del self._live[field]
+            self._assigned.discard(field)
+            if self._stored.get(field, _UNKNOWN) == _UNKNOWN:
+                self._removed.add(field)
+        return next(iter(refused.values()), None)
+
+    def _check_room_for(self, field: str) -> None:
+        check_name(field)
+        if field not in self and len(self) >= MAX_FIELDS:
+            raise SessionValueError(f"a session keeps at most {MAX_FIELDS} fields")
+
+    # What became of it
+
+    def _take_as_stored(self, changed: Mapping[str, bytes], removed: Collection[str]) -> None:
+        """This was written; what the application did since stays to be saved."""
+        self._stored.update(changed)
+        for field in removed:
+            self._stored.pop(field, None)
+        self._removed.difference_update(removed)
+
+    def _take_as_unknown(self, changed: Mapping[str, bytes], removed: Collection[str], assigned: set[str]) -> None:
+        """This was written or not: it is to be written again. `assigned`: what was, when it was about to be written."""
+        self._stored.update(dict.fromkeys([*changed, *removed], _UNKNOWN))
+        self._assigned |= assigned & self._live.keys()
+        self._removed |= changed.keys() - self._live.keys()  # given up meanwhile
+
+    def _take_loaded(self, stored: dict[str, bytes]) -> None:
+        """All this is stored, and nothing else. What is to be saved survives.
+
+        Objects that handlers hold stay the session's own where nobody else wrote to their field.
+        """
+        changed, refused = self._changes()
+        self._live = {
+            field: value
+            for field, value in self._live.items()
+            if field in changed or field in refused or stored.get(field) == self._stored.get(field)
+        }
+        self._stored = stored
+        self._assigned &= self._live.keys()
+        self._removed &= self._stored.keys()
+
+    def _take_value(self, field: str, packed: bytes | None) -> None:
+        """This is stored in `field`, or nothing. The value in use is given up, unless it is to be saved."""
+        if not self._is_changed(field):
+            self._live.pop(field, None)
+        if packed is None:
+            self._stored.pop(field, None)
+        else:
+            self._stored[field] = packed
