@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,8 +41,10 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A stored session, for operators. `seconds_left`: to live; None: for ever. `byte_count`: what it takes, about."""
+    """A stored session, for operators. `created`: in Unix seconds; None: by another program. `seconds_left`: to live;
+    None: for ever. `byte_count`: what it takes, about."""
 
+    created: int | None
     seconds_left: int | None
     field_count: int
     byte_count: int
@@ -78,7 +80,7 @@ class SessionStore(Protocol):
     ) -> None:
         """Remove and set fields and let the session live `ttl` seconds from now: all of it or nothing.
 
-        One that keeps no field is stored no more. Raises `SessionEnded`, and `SessionConflict` when a field in
+        One that keeps no field is stored all the same: it has not ended. Raises `SessionEnded`, and `SessionConflict` when a field in
         `expected` is not, byte for byte, what it has there (None: not stored).
         """
 
@@ -105,8 +107,8 @@ class SessionStore(Protocol):
     def sessions(self) -> AsyncIterator[SessionId]:
         """The ids of all that is stored throughout, in no order; an id may come twice."""
 
-    async def describe(self, id: SessionId) -> Described | None:
-        """What an operator asks about a session; None when nothing is stored."""
+    async def describe(self, ids: Sequence[SessionId]) -> list[Described | None]:
+        """What an operator asks about each session; None when nothing is stored. At most a few hundred at once."""
 
     async def close(self) -> None:
         """Let go of the store's connections."""

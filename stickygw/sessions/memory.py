@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Generic, TypeVar
 
@@ -20,11 +21,25 @@ MAX_SESSIONS = 100_000
 T = TypeVar("T")
 
 
-class MemorySessionStore:
-    """A `SessionStore` in dicts. `clock` gives seconds and never goes back."""
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    fields: dict[str, bytes]
+    version: bytes
+    created: int
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, *, max_sessions: int = MAX_SESSIONS) -> None:
-        self._sessions = _Expiring[Loaded](clock, max_sessions)
+
+class MemorySessionStore:
+    """A `SessionStore` in dicts. `clock` gives seconds and never goes back, `now` Unix seconds."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        now: Callable[[], float] = time.time,
+        max_sessions: int = MAX_SESSIONS,
+    ) -> None:
+        self._now = now
+        self._sessions = _Expiring[_Stored](clock, max_sessions)
         self._ends = _Expiring[bool](clock, max_sessions)
         self._leases = _Expiring[str](clock, max_sessions)
         self._writer = secrets.token_hex(8)
@@ -105,18 +120,21 @@ class MemorySessionStore:
         for id in self._sessions.ids():
             yield SessionId(id)
 
-    async def describe(self, id: SessionId) -> Described | None:
+    async def describe(self, ids: Sequence[SessionId]) -> list[Described | None]:
         """See `SessionStore.describe`."""
+        return [self._described(id) for id in ids]
+
+    def _described(self, id: SessionId) -> Described | None:
         stored = self._sessions.get(check_session_id(id))
         if stored is None:
             return None
         size = sum(len(field.encode(errors="surrogateescape")) + len(value) for field, value in stored.fields.items())
-        return Described(math.ceil(self._sessions.seconds_left(id)), len(stored.fields), size)
+        return Described(stored.created, math.ceil(self._sessions.seconds_left(id)), len(stored.fields), size)
 
     async def close(self) -> None:
         """Nothing is held open."""
 
-    def _stored(self, id: SessionId) -> Loaded | None:
+    def _stored(self, id: SessionId) -> _Stored | None:
         if self._ends.get(check_session_id(id)):
             raise SessionEnded("the session has ended")
         return self._sessions.get(id)
@@ -128,10 +146,9 @@ class MemorySessionStore:
         return {} if stored is None else dict(stored.fields)
 
     def _store(self, id: SessionId, fields: dict[str, bytes], ttl: int) -> None:
-        if fields:
-            self._sessions.put(id, Loaded(fields, f"{self._writer}:{next(self._writes)}".encode()), ttl)
-        else:
-            self._sessions.pop(id)
+        before = self._sessions.get(id)
+        created = int(self._now()) if before is None else before.created
+        self._sessions.put(id, _Stored(fields, f"{self._writer}:{next(self._writes)}".encode(), created), ttl)
         self._changed(id)
 
     def _changed(self, id: SessionId) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, cast
@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from stickygw.errors import SessionEnded, SessionUnavailable, SessionValueError
 from stickygw.sessions.base import MAX_INTEGER, Described, Loaded, SessionConflict, check_session_id
 from stickygw.sessions.scripts import INCREMENT, RELEASE_LEASE, WRITE
-from stickygw.sessions.values import VERSION_FIELD
+from stickygw.sessions.values import CREATED_FIELD, OWN_FIELDS, VERSION_FIELD
 from stickygw.types import SessionId
 
 MAX_CONNECTIONS = 16
@@ -30,6 +30,7 @@ SCAN_COUNT = 500
 """So many keys the server looks at in one step of `RedisSessionStore.sessions`, and serves others between two."""
 
 _VERSION = VERSION_FIELD.encode()
+_OWN = frozenset(name.encode() for name in OWN_FIELDS)
 
 
 def _name(field: str) -> bytes:
@@ -84,10 +85,10 @@ class RedisSessionStore:
             stored, is_ended = await pipeline.execute()
         if is_ended:
             raise SessionEnded("the session has ended")
-        version = stored.pop(_VERSION, b"")
         if not stored:
             return None
-        return Loaded({name.decode(errors="surrogateescape"): packed for name, packed in stored.items()}, version)
+        fields = {name.decode(errors="surrogateescape"): packed for name, packed in stored.items() if name not in _OWN}
+        return Loaded(fields, stored.get(_VERSION, b""))
 
     async def write(
         self,
@@ -170,18 +171,17 @@ class RedisSessionStore:
             if cursor == 0:
                 return
 
-    async def describe(self, id: SessionId) -> Described | None:
+    async def describe(self, ids: Sequence[SessionId]) -> list[Described | None]:
         """See `SessionStore.describe`."""
-        key, _ = self._keys(id)
-        async with self._answer(), self._client.pipeline(transaction=True) as transaction:
-            transaction.ttl(key)
-            transaction.hlen(key)
-            transaction.hexists(key, VERSION_FIELD)
-            transaction.memory_usage(key)
-            seconds_left, length, has_version, size = await transaction.execute()
-        if size is None:
-            return None
-        return Described(None if seconds_left < 0 else seconds_left, length - has_version, size)
+        async with self._answer(), self._client.pipeline(transaction=False) as pipeline:
+            for id in ids:
+                key, _ = self._keys(id)
+                pipeline.ttl(key)
+                pipeline.hlen(key)
+                pipeline.hmget(key, sorted(OWN_FIELDS))
+                pipeline.memory_usage(key)
+            answers = iter(await pipeline.execute())
+        return [_described(*of_one) for of_one in zip(answers, answers, answers, answers, strict=True)]
 
     async def close(self) -> None:
         """See `SessionStore.close`."""
@@ -212,3 +212,14 @@ class RedisSessionStore:
 def _ended(answer: object) -> SessionEnded:
     assert answer in {b"ended", b"gone"}, answer
     return SessionEnded("the session has ended" if answer == b"ended" else "nothing is stored of the session any more")
+
+
+def _described(seconds_left: int, length: int, own: list[bytes | None], size: int | None) -> Described | None:
+    """`own`: the values of `OWN_FIELDS`, in the order of their names."""
+    if size is None or seconds_left == -2:  # it may end between two answers
+        return None
+    created = own[0] if own[0] is not None and own[0].isdigit() else None
+    length -= sum(value is not None for value in own)
+    return Described(
+        None if created is None else int(created), None if seconds_left < 0 else seconds_left, length, size
+    )

@@ -6,11 +6,18 @@ All keys of one script have the session's id in braces, so that a cluster keeps 
 from __future__ import annotations
 
 from stickygw.sessions.base import MAX_INTEGER
-from stickygw.sessions.values import VERSION_FIELD
+from stickygw.sessions.values import CREATED_FIELD, VERSION_FIELD
 
 _REFUSE = """
 if redis.call('EXISTS', KEYS[2]) == 1 then return 'ended' end
 if is_new == '0' and redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end
+"""
+
+# What every change leaves behind: without an application's field, too, for an emptied session is not an ended one.
+_KEEP = f"""
+redis.call('HSET', KEYS[1], '{VERSION_FIELD}', version)
+redis.call('HSETNX', KEYS[1], '{CREATED_FIELD}', redis.call('TIME')[1])
+redis.call('EXPIRE', KEYS[1], ttl)
 """
 
 WRITE = f"""
@@ -33,12 +40,7 @@ end
 if is_conflict then return answer end
 for _ = 1, tonumber(take()) do redis.call('HDEL', KEYS[1], take()) end
 while at < #ARGV do redis.call('HSET', KEYS[1], take(), take()) end
-if redis.call('HLEN', KEYS[1]) == redis.call('HEXISTS', KEYS[1], '{VERSION_FIELD}') then
-  redis.call('DEL', KEYS[1])
-else
-  redis.call('HSET', KEYS[1], '{VERSION_FIELD}', version)
-  redis.call('EXPIRE', KEYS[1], ttl)
-end
+{_KEEP}
 return 'written'
 """
 
@@ -59,8 +61,8 @@ if packed then
 end
 local sum = value + tonumber(by)
 if math.abs(value) > {MAX_INTEGER} or math.abs(sum) > {MAX_INTEGER} then return 'out of range' end
-redis.call('HSET', KEYS[1], field, cmsgpack.pack(sum), '{VERSION_FIELD}', version)
-redis.call('EXPIRE', KEYS[1], ttl)
+redis.call('HSET', KEYS[1], field, cmsgpack.pack(sum))
+{_KEEP}
 return sum
 """
 

@@ -118,7 +118,7 @@ class Session(Fields):
         Raises `SessionUnavailable` and `SessionEnded`.
         """
         async with self._exchange():
-            self._is_stale = await self._load() != self._stored
+            self._is_stale = (await self._load() or {}) != self._stored
             return self._is_stale
 
     # Writing
@@ -239,13 +239,13 @@ class Session(Fields):
             self._end()
             raise
 
-    async def _load(self) -> dict[str, bytes]:
-        """What is stored. One that was, and is no more, has ended."""
+    async def _load(self) -> dict[str, bytes] | None:
+        """What is stored; None: nothing. One that was, and is no more, has ended."""
         self._check_not_ended()
         loaded = await self._store.load(self.id)
         if loaded is None and self._is_stored:
             raise SessionEnded("nothing is stored of the session any more")
-        return {} if loaded is None else loaded.fields
+        return None if loaded is None else loaded.fields
 
     async def _refresh(self) -> None:
         was_stale, self._is_stale = self._is_stale, False  # what is written from now on, the load may miss
@@ -254,8 +254,8 @@ class Session(Fields):
         except BaseException:
             self._is_stale |= was_stale
             raise
-        self._take_loaded(stored)
-        self._is_stored = bool(stored)
+        self._take_loaded(stored or {})
+        self._is_stored = stored is not None
         try:
             await self._touch()  # loaded late in its life, it would end under who loaded it
         except SessionUnavailable as error:
@@ -279,8 +279,6 @@ class Session(Fields):
         try:
             await self._store.write(self.id, changed, removed, self._ttl, is_new=self.is_new)
         except BaseException:
-            if not changed and removed >= self._stored.keys():
-                self._is_stored = False  # perhaps: then its removal is no sign that it was ended
             self._take_as_unknown(changed, removed, assigned)
             raise
         self._take_as_stored(changed, removed)
@@ -331,7 +329,7 @@ class Session(Fields):
         self._wrote()
 
     def _wrote(self) -> None:
-        self._is_stored = bool(self._stored)
+        self._is_stored = True
         self._extended_at = self._clock()
 
     def _end(self) -> None:

@@ -19,7 +19,13 @@ MAX_FIELDS = 256
 """Of one session."""
 
 VERSION_FIELD = "_v"
-"""The one name that the stores keep for themselves: whoever wrote last leaves its mark there."""
+"""Whoever wrote last leaves its mark there."""
+
+CREATED_FIELD = "_c"
+"""When the session was first stored, in Unix seconds."""
+
+OWN_FIELDS = frozenset({VERSION_FIELD, CREATED_FIELD})
+"""The names that the stores keep for themselves."""
 
 _IMMUTABLE = (str, int, float, bool, bytes, type(None), datetime)
 
@@ -39,8 +45,8 @@ def check_name(field: object) -> str:
         raise SessionValueError("a session field's name has a lone surrogate") from error
     if length > MAX_NAME_BYTES:
         raise SessionValueError(f"a session field's name of {length} bytes; at most {MAX_NAME_BYTES} are kept")
-    if field == VERSION_FIELD:
-        raise SessionValueError(f"the session store keeps {VERSION_FIELD!r} for itself; name the field otherwise")
+    if field in OWN_FIELDS:
+        raise SessionValueError(f"the session store keeps {field!r} for itself; name the field otherwise")
     return field
 
 

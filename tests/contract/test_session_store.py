@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -117,10 +118,13 @@ async def test_a_loaded_mapping_is_the_callers_own(kept: Kept, id: SessionId) ->
     assert await kept.fields(id) == {"a": packed(1)}
 
 
-async def test_a_session_without_fields_is_not_stored(kept: Kept, id: SessionId) -> None:
+async def test_an_emptied_session_is_stored_and_has_not_ended(kept: Kept, id: SessionId) -> None:
     await kept.store.write(id, {"a": packed(1)}, [], TTL, is_new=True)
-    await kept.store.write(id, {}, ["a"], TTL, is_new=True)
-    assert await kept.store.load(id) is None
+    await kept.store.write(id, {}, ["a"], TTL, is_new=False)
+    assert await kept.fields(id) == {}
+    assert TTL - 10 <= await kept.remaining(id) <= TTL
+    await kept.store.write(id, {"b": packed(2)}, [], TTL, is_new=False)
+    assert await kept.fields(id) == {"b": packed(2)}
 
 
 async def test_a_write_sets_the_time_to_live(kept: Kept, id: SessionId) -> None:
@@ -245,7 +249,7 @@ async def test_an_ended_session_is_refused_and_nothing_is_changed(kept: Kept, id
     with pytest.raises(SessionEnded):
         await kept.store.load(id)
     assert not await kept.store.touch(id, TTL)
-    assert await kept.store.describe(id) is None
+    assert await kept.store.describe([id]) == [None]
 
 
 async def test_an_id_that_was_never_stored_can_be_ended_and_ending_again_changes_nothing(
@@ -376,10 +380,12 @@ async def test_all_stored_sessions_are_listed_and_nothing_else(kept: Kept, id: S
 
 
 async def test_a_session_is_described(kept: Kept, id: SessionId) -> None:
-    assert await kept.store.describe(id) is None
     await kept.store.write(id, {"a": packed(1), "b": packed("x" * 1000)}, [], TTL, is_new=True)
-    described = await kept.store.describe(id)
+    none, described = await kept.store.describe([SessionId("0" * 32), id])
+    assert none is None
     assert described is not None
+    assert described.created is not None
+    assert abs(described.created - time.time()) < 60
     assert described.seconds_left is not None
     assert TTL - 10 <= described.seconds_left <= TTL
     assert described.field_count == 2
@@ -396,7 +402,7 @@ CALLS: list[Callable[[SessionStore, SessionId], Awaitable[object]]] = [
     lambda store, id: store.end(id, TTL),
     lambda store, id: store.lease(id, "token", 1),
     lambda store, id: store.release_lease(id, "token"),
-    lambda store, id: store.describe(id),
+    lambda store, id: store.describe([id]),
 ]
 
 

@@ -170,20 +170,17 @@ async def test_a_session_that_was_never_stored_is_destroyed_too(store: Store) ->
 async def test_a_session_that_was_emptied_may_be_filled_again(store: Store, session: Session) -> None:
     session.clear()
     await session.save()
-    assert session.is_new
+    assert not session.is_new
     await assign_and_save(session)
     assert not session.is_ended
 
 
-async def test_a_session_that_was_perhaps_emptied_has_not_ended(store: Store, session: Session) -> None:
+async def test_a_session_that_was_emptied_is_no_ended_one_for_others(session: Session, other: Session) -> None:
     session.clear()
-    store.loses_answers = True
-    with pytest.raises(SessionUnavailable):
-        await session.save()
-    store.loses_answers = False
     await session.save()
-    assert await store.load(ID) is None
-    await assign_and_save(session)
+    await other.refresh()
+    assert not other
+    assert not other.is_ended
 
 
 # Stale
