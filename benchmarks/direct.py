@@ -62,7 +62,7 @@ async def serve(target: str) -> None:
         data = transport.receive_nowait() or b""
         head = examine(data)
         assert isinstance(head, Head)
-        offer = Offer(HandOverId(0), None, 0, True, "127.0.0.1", 0, False, "direct")
+        offer = Offer(HandOverId(0), None, 0, Slot(0), "127.0.0.1", 0, False, "direct")
         arrival = Arrival(offer, head, data[head.size :], transport, lambda: None)
         runtime.spawn(endpoint.serve(arrival))
 

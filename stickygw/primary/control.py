@@ -19,9 +19,13 @@ from stickygw.routing.router import Router
 from stickygw.supervision import events as to
 from stickygw.types import Slot
 from stickygw.wire.control import Request
-from stickygw.wire.tell import pack, unpack
+from stickygw.wire.status import SessionStorePlace
+from stickygw.wire.tell import SESSIONS_IN_USE, pack, unpack
 
 Arguments = dict[str, Any]
+
+MAX_SESSIONS_ASKED = 500
+"""So many ids at once: the question and each answer fit a link message."""
 
 
 class Control:
@@ -36,6 +40,7 @@ class Control:
         router: Router,
         tells: Tells,
         status: StatusReport,
+        session_store: SessionStorePlace,
         stop: Callable[[], Awaitable[ExitCode]],
     ) -> None:
         self._supervisor = supervisor
@@ -44,6 +49,7 @@ class Control:
         self._router = router
         self._tells = tells
         self._status = status
+        self._session_store = session_store
         self._stop = stop
         self._clock = asyncio.get_running_loop().time
         self._commands: dict[str, Callable[[Arguments, Say], Awaitable[dict[str, Any]]]] = {
@@ -56,6 +62,8 @@ class Control:
             "stop": self._stop_all,
             "tell": self._tell,
             "ask": self._ask,
+            "sessions.store": self._tell_session_store,
+            "sessions.in_use": self._sessions_in_use,
         }
 
     async def handle(self, request: Request, progress: Say) -> dict[str, Any]:
@@ -108,14 +116,27 @@ class Control:
 
     async def _ask(self, arguments: Arguments, progress: Say) -> dict[str, Any]:
         name, payload, to_whom = _message(arguments)
-        timeout = arguments.get("timeout")
-        if not isinstance(timeout, int | float) or isinstance(timeout, bool):
-            raise CommandError("timeout is a number of seconds")
+        timeout = _seconds(arguments, "timeout")
         try:
             answers = await self._tells.ask(name, payload, to_whom, timeout)
         except (TellError, ValueError) as error:
             raise CommandError(str(error)) from error
         return {"answers": {slot: _answer(answer) for slot, answer in answers.items()}}
+
+    async def _tell_session_store(self, arguments: Arguments, progress: Say) -> dict[str, Any]:
+        return dict(self._session_store)
+
+    async def _sessions_in_use(self, arguments: Arguments, progress: Say) -> dict[str, Any]:
+        """Of the owners of the slots: who drains is about to let its WebSockets go."""
+        ids, timeout = _ids_or_none(arguments), _seconds(arguments, "timeout")
+        try:
+            answers = await self._tells.ask(SESSIONS_IN_USE, pack(ids), "all", timeout)
+        except (TellError, ValueError) as error:
+            raise CommandError(str(error)) from error
+        return {
+            "answers": {slot: unpack(answer) for slot, answer in answers.items() if isinstance(answer, bytes)},
+            "silent": {slot: str(answer) for slot, answer in answers.items() if isinstance(answer, TellError)},
+        }
 
 
 def _outcome(finished: to.Finished) -> dict[str, Any]:
@@ -154,3 +175,19 @@ def _text_or_none(arguments: Arguments, name: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise CommandError(f"{name} is a text")
     return value
+
+
+def _seconds(arguments: Arguments, name: str) -> float:
+    value = arguments.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise CommandError(f"{name} is a number of seconds")
+    return value
+
+
+def _ids_or_none(arguments: Arguments) -> list[str] | None:
+    ids = arguments.get("ids")
+    if ids is None:
+        return None
+    if not isinstance(ids, list) or len(ids) > MAX_SESSIONS_ASKED or not all(isinstance(id, str) for id in ids):
+        raise CommandError(f"ids is a list of at most {MAX_SESSIONS_ASKED} texts")
+    return ids

@@ -36,6 +36,7 @@ from stickygw.supervision.fleet import Fleet
 from stickygw.supervision.roster import Limits
 from stickygw.types import GatewayId, Slot, WorkerId
 from stickygw.wire.link import Configure
+from stickygw.wire.status import SessionStorePlace
 
 
 class Gateway:
@@ -72,6 +73,7 @@ class Gateway:
             router=self._router,
             tells=self.tells,
             status=self._status_report(listeners, started_at),
+            session_store=self._session_store(),
             stop=stop,
         )
         self.control = ControlServer(settings.runtime_dir / CONTROL_SOCKET, control.handle)
@@ -182,6 +184,15 @@ class Gateway:
         assert settings.gateway_id is not None
         gateway = GatewayId(settings.gateway_id)
         return Configure(slot, generation, slots, gateway, self._target, settings.to_wire())
+
+    def _session_store(self) -> SessionStorePlace:
+        settings = self._settings
+        assert settings.redis.url is not None, "the ground has filled in that of the embedded Valkey"
+        return {
+            "url": settings.redis.url.get_secret_value(),
+            "prefix": settings.redis.prefix,
+            "lifetime": settings.session.lifetime,
+        }
 
     def _status_report(self, listeners: Sequence[Listener], started_at: float) -> StatusReport:
         facts = Facts(

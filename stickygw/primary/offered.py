@@ -48,7 +48,7 @@ class HandOver:
             self.id,
             claim.session if claim is not None else None,
             claim.issued if claim is not None else 0,
-            self.route.sets_cookie,
+            self.route.cookie_slot,
             self.host,
             self.port,
             self.is_secure,

@@ -171,7 +171,9 @@ def _first_visit(router: Router, claim: CookieClaim | None, slots: Sequence[Slot
     if ip is None and router.first_visit_reason is RouteReason.CLIENT_IP:
         return None
     slot = router.first_visit.foreseen(slots, ip or "")
-    return None if slot is None else Route(slot, router.first_visit_reason, claim, None, False)
+    if slot is None:
+        return None
+    return Route(slot, router.first_visit_reason, claim, None, router.cookie_slot(claim, slot))
 
 
 def _about_first_visit(router: Router, slots: Sequence[SlotView]) -> list[str]:
@@ -202,7 +204,8 @@ def _from_there(router: Router, route: Route, slots: Sequence[SlotView]) -> list
     view = next(view for view in slots if view.slot == route.slot)
     there = f"slot {view.slot} is {_state(view)}"
     if view.is_open:
-        renewed = ", and its cookie is written anew" if route.claim is not None and route.sets_cookie else ""
+        is_renewed = route.claim is not None and route.cookie_slot is not None
+        renewed = ", and its cookie is written anew" if is_renewed else ""
         return [there, f"it goes to slot {view.slot} ({route.reason}){renewed}"]
     other = router.runner_up(route, slots, exclude=[view.slot])
     elsewhere = "is answered 503: no other can take it" if other is None else f"goes to slot {other.slot} (runner_up)"

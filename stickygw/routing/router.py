@@ -50,15 +50,15 @@ class Route:
     """A decision.
 
     `claim`: what the client's cookie proves, whatever decided. `key`: the affinity key, if one decided.
-    `sets_cookie`: the worker's answer is to name its slot in a new cookie; one whose key will be retired is
-    written anew in its slot.
+    `cookie_slot`: what the worker's answer is to name in a cookie, be it its own slot in a new one, or the old one's in
+    one whose key will be retired; None: the client's own is right.
     """
 
     slot: Slot
     reason: RouteReason
     claim: CookieClaim | None
     key: bytes | None
-    sets_cookie: bool
+    cookie_slot: Slot | None
 
 
 class Router:
@@ -117,7 +117,7 @@ class Router:
         if known is not None:
             return known
         slot = self.first_visit.choose(slots, client_ip)
-        return Route(slot, self.first_visit_reason, claim, None, self._sets_cookie(claim, slot))
+        return Route(slot, self.first_visit_reason, claim, None, self.cookie_slot(claim, slot))
 
     def claim_of(self, head: Head, wall: float) -> CookieClaim | None:
         """What the cookies of our name in `head`, or its tokens, prove at `wall`, or None."""
@@ -173,7 +173,7 @@ class Router:
             slot = owner(_session_key(route.claim), _numbers(candidates))
         else:
             slot = self._by_load.choose(candidates, "")
-        return Route(slot, RouteReason.RUNNER_UP, route.claim, route.key, route.claim is None)
+        return Route(slot, RouteReason.RUNNER_UP, route.claim, route.key, self.cookie_slot(route.claim, slot))
 
     def followed(self, route: Route, slots: Sequence[SlotView]) -> Route | None:
         """Where to go instead of `route.slot`, because the key's other connections have gone there meanwhile.
@@ -186,7 +186,7 @@ class Router:
         if kept == route.slot or not any(view.slot == kept and view.is_open for view in slots):
             return None
         assert kept is not None
-        return Route(kept, RouteReason.RUNNER_UP, route.claim, route.key, route.claim is None)
+        return Route(kept, RouteReason.RUNNER_UP, route.claim, route.key, self.cookie_slot(route.claim, kept))
 
     def least_loaded(self, slots: Sequence[SlotView]) -> Slot | None:
         """The slot that has least to do of those that are ready and in service, or None: there is none."""
@@ -219,12 +219,12 @@ class Router:
         if claim.gateway != self.gateway:
             # Its hint speaks of another gateway's slots, and that gateway wants it back unchanged.
             slot = owner(_session_key(claim), _numbers(in_service(slots)))
-            return Route(slot, RouteReason.SESSION_HASH, claim, None, False)
+            return Route(slot, RouteReason.SESSION_HASH, claim, None, None)
         if _exists(claim.slot, slots):
-            return Route(claim.slot, RouteReason.COOKIE, claim, None, claim.is_by_older_key)
+            return Route(claim.slot, RouteReason.COOKIE, claim, None, self.cookie_slot(claim, claim.slot))
         # The session's id, not a new choice: two tabs that come back at once have to meet.
         slot = owner(_session_key(claim), _numbers(in_service(slots)))
-        return Route(slot, RouteReason.SESSION_HASH, claim, None, True)
+        return Route(slot, RouteReason.SESSION_HASH, claim, None, slot)
 
     def _by_key(self, key: bytes, claim: CookieClaim | None, slots: Sequence[SlotView], now: float) -> Route:
         slot = self._table.get(key, now)
@@ -232,13 +232,14 @@ class Router:
         if slot is None or not _exists(slot, slots):
             slot, is_second_choice = pick_bounded(key, {view.slot: view.connections for view in in_service(slots)})
             reason = RouteReason.KEY_BOUNDED if is_second_choice else RouteReason.KEY_HASH
-        return Route(slot, reason, claim, key, self._sets_cookie(claim, slot))
+        return Route(slot, reason, claim, key, self.cookie_slot(claim, slot))
 
-    def _sets_cookie(self, claim: CookieClaim | None, slot: Slot) -> bool:
-        """Whether a route that the cookie did not decide writes one: never one that changes its slot."""
+    def cookie_slot(self, claim: CookieClaim | None, slot: Slot) -> Slot | None:
+        """What a cookie is to name on a route to `slot`. A detour, or another key, never changes the slot of one that
+        is good; another gateway's is that gateway's to renew."""
         if claim is None:
-            return True
-        return claim.gateway == self.gateway and claim.slot == slot and claim.is_by_older_key
+            return slot
+        return claim.slot if claim.is_by_older_key and claim.gateway == self.gateway else None
 
 
 def _exists(slot: Slot, slots: Sequence[SlotView]) -> bool:

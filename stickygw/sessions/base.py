@@ -80,8 +80,8 @@ class SessionStore(Protocol):
     ) -> None:
         """Remove and set fields and let the session live `ttl` seconds from now: all of it or nothing.
 
-        One that keeps no field is stored all the same: it has not ended. Raises `SessionEnded`, and `SessionConflict` when a field in
-        `expected` is not, byte for byte, what it has there (None: not stored).
+        One that keeps no field is stored all the same: it has not ended. Raises `SessionEnded`, and
+        `SessionConflict` when a field in `expected` is not, byte for byte, what it has there (None: not stored).
         """
 
     async def increment(self, id: SessionId, field: str, by: int, ttl: int, *, is_new: bool) -> int:

@@ -37,6 +37,10 @@ class Holders:
     def __iter__(self) -> Iterator[SessionId]:
         return iter(self._by_id)
 
+    def count_of(self, id: SessionId) -> int:
+        """How many this session has."""
+        return len(self._by_id.get(id, ()))
+
     def add(self, holder: Holder) -> None:
         """Tell `holder`, once, at the end."""
         self._by_id.setdefault(holder.id, set()).add(holder)

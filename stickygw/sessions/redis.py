@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from stickygw.errors import SessionEnded, SessionUnavailable, SessionValueError
 from stickygw.sessions.base import MAX_INTEGER, Described, Loaded, SessionConflict, check_session_id
 from stickygw.sessions.scripts import INCREMENT, RELEASE_LEASE, WRITE
-from stickygw.sessions.values import CREATED_FIELD, OWN_FIELDS, VERSION_FIELD
+from stickygw.sessions.values import OWN_FIELDS, VERSION_FIELD
 from stickygw.types import SessionId
 
 MAX_CONNECTIONS = 16

@@ -194,6 +194,10 @@ class Sessions:
         """`holder` needs no call any more. Idempotent."""
         self._holders.discard(holder)
 
+    def watched_by(self, id: SessionId) -> int:
+        """How many watch this session: its open WebSockets."""
+        return self._holders.count_of(id)
+
     # What others do
 
     def invalidated(self, ids: Iterable[SessionId] | None) -> None:

@@ -287,7 +287,7 @@ class AppClient:
     async def _serve(self, session: SessionId, client: str) -> socket.socket:
         """The client's end of a connection that the application serves."""
         ours, theirs = socket.socketpair()
-        offer = Offer(HandOverId(next(self._ids)), session, 0, False, client, 0, False, "test")
+        offer = Offer(HandOverId(next(self._ids)), session, 0, None, client, 0, False, "test")
         task = asyncio.create_task(self._take(offer, theirs))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)

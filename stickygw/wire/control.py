@@ -50,7 +50,7 @@ class Progress:
 class Result:
     """The command is done."""
 
-    facts: dict[str, Any]
+    facts: dict[str, Any] = field(repr=False)  # a store's URL may have a password
 
 
 @dataclass(frozen=True, slots=True)

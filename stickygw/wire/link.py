@@ -67,14 +67,14 @@ class Offer:
     """A connection, with the primary's decision about it.
 
     `session` is the id that the client's cookie proved, or None; `issued` is when that cookie was signed (Unix
-    seconds, 0 without one). `sets_cookie`: the worker's answer names its own slot in a new cookie. `host` and `port`
-    are the client's, behind trusted proxies too ("" on a Unix socket); `is_secure`: its side is TLS.
+    seconds, 0 without one). `cookie_slot`: what a cookie in the worker's answer names; None: the client's own is right.
+    `host` and `port` are the client's, behind trusted proxies too ("" on a Unix socket); `is_secure`: its side is TLS.
     """
 
     id: HandOverId
     session: SessionId | None = field(repr=False)  # a credential, and reprs reach logs
     issued: int
-    sets_cookie: bool
+    cookie_slot: Slot | None
     host: str
     port: int
     is_secure: bool
@@ -248,7 +248,7 @@ def encode(message: Message) -> bytes:
             message.id,
             message.session,
             message.issued,
-            message.sets_cookie,
+            message.cookie_slot,
             message.host,
             message.port,
             message.is_secure,

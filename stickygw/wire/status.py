@@ -74,6 +74,23 @@ class Status(TypedDict):
     """``name`` or ``name{label}`` → how often."""
 
 
+class SessionStorePlace(TypedDict):
+    """The result of ``sessions.store``: where the sessions are. The URL may have a password; no command shows it."""
+
+    url: str
+    prefix: str
+    lifetime: int
+    """Seconds that the id of an ended session is remembered."""
+
+
+class SessionsInUse(TypedDict):
+    """The result of ``sessions.in_use``, by slot: the answer to `stickygw.wire.tell.SESSIONS_IN_USE`, or why there is
+    none."""
+
+    answers: dict[int, Any]
+    silent: dict[int, str]
+
+
 class Why(TypedDict):
     """The result of ``why``: where a client would go, and the steps that led there."""
 

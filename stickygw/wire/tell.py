@@ -17,6 +17,14 @@ COMMAND = "command"
 """The sender of what comes from the command line."""
 
 
+OWN_NAMES = "stickygw."
+"""Names that begin so are the gateway's own; no application's function has one."""
+
+SESSIONS_IN_USE = f"{OWN_NAMES}sessions"
+"""Asks a worker what it has in use. Of a list of session ids: a map of those with open WebSockets, and how many. Of
+null: how many sessions."""
+
+
 def check_name(name: str) -> str:
     """`name` as that of a message: text of 1 to `MAX_NAME_LENGTH` characters. Raises `ValueError`."""
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH:

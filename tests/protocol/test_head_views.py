@@ -89,7 +89,7 @@ class Worker:
     def offer(self, sock: socket.socket) -> HandOverId:
         """Offer a copy of `sock`, as it comes out of the link."""
         id = HandOverId(next(self._ids))
-        self._intake.offered(Offer(id, None, 0, False, "127.0.0.1", 1, False, "test"), sock.dup().detach())
+        self._intake.offered(Offer(id, None, 0, None, "127.0.0.1", 1, False, "test"), sock.dup().detach())
         return id
 
 

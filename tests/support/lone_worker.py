@@ -97,7 +97,7 @@ class LoneWorker:
         """Hand over a connection whose head lies unread in `sock`, which is closed here."""
         id = HandOverId(next(self._ids))
         with sock:
-            assert self.link.send(Offer(id, None, 0, False, "127.0.0.1", 4711, False, "test"), sock.fileno())
+            assert self.link.send(Offer(id, None, 0, None, "127.0.0.1", 4711, False, "test"), sock.fileno())
         return id
 
     async def arrival(self, head: bytes) -> socket.socket:

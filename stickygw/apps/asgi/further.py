@@ -15,6 +15,7 @@ from stickygw.connections.transport import SocketTransport
 from stickygw.routing.cookie import CookieClaim, CookieKeys, claim_of
 from stickygw.routing.forwarded import TrustedProxies
 from stickygw.routing.request_head import Head
+from stickygw.types import Slot
 from stickygw.wire.link import Offer
 
 if TYPE_CHECKING:
@@ -56,13 +57,14 @@ class FurtherOffers:
             offer,
             session=None if claim is None else claim.session,
             issued=0 if claim is None else claim.issued,
-            sets_cookie=claim is None or self._is_ours_by_older_key(claim),
+            cookie_slot=self._cookie_slot(claim),
             host=host,
             port=port,
             is_secure=is_secure,
         )
 
-    def _is_ours_by_older_key(self, claim: CookieClaim) -> bool:
-        """Whether the cookie is to be written anew, with all it says: a keyed route may have led it off its slot."""
-        own = self._identity
-        return claim.is_by_older_key and (claim.gateway, claim.slot) == (own.gateway, own.slot)
+    def _cookie_slot(self, claim: CookieClaim | None) -> Slot | None:
+        """What a cookie is to name: never another slot than a good one does."""
+        if claim is None:
+            return self._identity.slot
+        return claim.slot if claim.is_by_older_key and claim.gateway == self._identity.gateway else None

@@ -11,7 +11,7 @@ from stickygw.apps.kinds import why_not_asgi
 from stickygw.apps.native.codec import CodecName, codec_named
 from stickygw.apps.native.handlers import Function, Handler, Handlers
 from stickygw.apps.native.patterns import PathPattern
-from stickygw.wire.tell import check_name
+from stickygw.wire.tell import OWN_NAMES, check_name
 
 if TYPE_CHECKING:
     from stickygw.apps.native.runtime import Runtime
@@ -119,9 +119,11 @@ class App:
         or the command line. What it returns is the answer to who asked.
 
         The messages of one sender come in order, one at a time; those of different senders side by side. Raises
-        `ValueError` for a name that is taken or none.
+        `ValueError` for a name that is taken, the gateway's own or none.
         """
-        if check_name(name) in self.handlers.tell:
+        if check_name(name).startswith(OWN_NAMES):
+            raise ValueError(f"on_tell({name!r}): names that begin with {OWN_NAMES!r} are the gateway's own")
+        if name in self.handlers.tell:
             raise ValueError(f"on_tell({name!r}) is registered already; each name has one function")
 
         def register(function: F) -> F:

@@ -24,16 +24,17 @@ class CookieJar:
     def due(self, offer: Offer, session: SessionId) -> str | None:
         """The Set-Cookie value that the answer to `offer` carries for `session`, or None: the client's own is right.
 
-        The primary decided whether the client's hint may change (`Offer.sets_cookie`); a client without a proven id
+        The primary decided whether the client's hint may change (`Offer.cookie_slot`); a client without a proven id
         always gets one, and one whose session has ended, for another.
         """
         is_known = session == offer.session
-        if is_known and not offer.sets_cookie:
+        if is_known and offer.cookie_slot is None:
             return None
         now = int(time.time())
         # A cookie that is written anew keeps its first date: the lifetime is absolute.
         issued = offer.issued if is_known else now
-        claim = CookieClaim(session, self._identity.gateway, self._identity.slot, issued)
+        slot = self._identity.slot if offer.cookie_slot is None else offer.cookie_slot
+        claim = CookieClaim(session, self._identity.gateway, slot, issued)
         # One of the future, by a clock that was set back, lives no longer than others.
         left = min(self._lifetime, max(0, self._lifetime - (now - issued)))
         return self._options.set_cookie(self._keys.sign(claim), max_age=left, is_secure=offer.is_secure)

@@ -133,7 +133,7 @@ class Endpoint:
 
     def _cookie_for(self, visit: Visit, head: Head, status: int) -> str | None:
         """The cookie that an answer of the ASGI application carries: a WebSocket's, a document's, a used session's."""
-        if visit.is_known and not visit.offer.sets_cookie:
+        if visit.is_known and visit.offer.cookie_slot is None:
             return None  # the client's own is right
         if status == 101 or is_navigation(head) or visit.has_session:
             return self._cookies.due(visit.offer, visit.session_id)

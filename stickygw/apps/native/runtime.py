@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections import ChainMap
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,9 +30,11 @@ from stickygw.observability.counters import Counters
 from stickygw.routing.cookie import CookieKeys
 from stickygw.routing.keys import parse_key
 from stickygw.routing.learning import parse_learn
+from stickygw.sessions.in_use import in_use
 from stickygw.sessions.registry import Sessions
 from stickygw.types import GatewayId, Slot
 from stickygw.wire.prepared import PreparedMessage
+from stickygw.wire.tell import SESSIONS_IN_USE
 
 if TYPE_CHECKING:
     from stickygw.apps.asgi.host import AsgiHost
@@ -100,7 +104,8 @@ class Runtime:
             outbox_seconds=settings.outbox_seconds,
             counters=counters,
         )
-        self.tells = Tells(app.handlers.tell, spawn=self.spawn, counters=counters)
+        own: dict[str, Callable[[Any], Any]] = {SESSIONS_IN_USE: partial(in_use, sessions)}
+        self.tells = Tells(ChainMap(own, app.handlers.tell), spawn=self.spawn, counters=counters)
         self.offload = Offload(size=settings.offload_processes, queue=settings.offload_queue)
         self.connections: set[Served] = set()
         self.is_stopping = False

@@ -80,7 +80,7 @@ async def served(app: Callable[..., Any], data: bytes, **settings: Any) -> Async
             def ended() -> None:
                 one.ended += 1
 
-            offer = Offer(HandOverId(1), None, 0, False, "127.0.0.1", 1, False, "test")
+            offer = Offer(HandOverId(1), None, 0, None, "127.0.0.1", 1, False, "test")
             arrival = Arrival(offer, first, data[first.size :], transport, ended)
             await client._endpoint.serve(arrival)
             yield one
@@ -295,7 +295,7 @@ async def test_a_connection_that_is_closed_already_leaves_nothing_behind() -> No
             first = examine(data)
             assert isinstance(first, Head)
             ended = asyncio.Event()
-            offer = Offer(HandOverId(1), None, 0, False, "127.0.0.1", 1, False, "test")
+            offer = Offer(HandOverId(1), None, 0, None, "127.0.0.1", 1, False, "test")
             await client._endpoint.serve(Arrival(offer, first, b"", transport, ended.set))
             assert ended.is_set()
         assert not client.runtime.connections

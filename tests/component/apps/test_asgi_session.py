@@ -61,7 +61,7 @@ class Connected:
         assert isinstance(first, Head)
         loop = asyncio.get_running_loop()
         transport = SocketTransport(self._theirs, loop, self._client.runtime.flusher)
-        offer = Offer(HandOverId(1), self._session, 0, False, "127.0.0.1", 1, False, "test")
+        offer = Offer(HandOverId(1), self._session, 0, None, "127.0.0.1", 1, False, "test")
         arrival = Arrival(offer, first, data[first.size :], transport, lambda: None)
         await self._client._endpoint.serve(arrival)
 

@@ -22,7 +22,7 @@ from stickygw.wire.link import Offer
 NEWEST, OLDER = b"n" * 32, b"o" * 32
 HERE, ELSEWHERE = GatewayId("0000aaaa"), GatewayId("0000bbbb")
 SESSION = SessionId("5" * 32)
-NAMELESS = Offer(HandOverId(1), None, 0, True, "127.0.0.1", 1, False, "test")
+NAMELESS = Offer(HandOverId(1), None, 0, Slot(1), "127.0.0.1", 1, False, "test")
 
 
 def signed(secret: bytes, *, gateway: GatewayId = HERE, slot: int = 1) -> str:
@@ -46,19 +46,19 @@ def further(transport: SocketTransport, *fields: tuple[str, str], target: str = 
 
 
 @pytest.mark.parametrize(
-    ("value", "is_renewed"),
+    ("value", "slot"),
     [
-        (signed(NEWEST), False),
-        (signed(OLDER), True),
-        (signed(OLDER, slot=2), False),
-        (signed(OLDER, gateway=ELSEWHERE), False),
+        (signed(NEWEST), None),
+        (signed(OLDER), 1),
+        (signed(OLDER, slot=2), 2),
+        (signed(OLDER, gateway=ELSEWHERE), None),
     ],
 )
-async def test_a_cookie_by_an_older_key_is_renewed_where_all_else_in_it_stays(
-    transport: SocketTransport, value: str, is_renewed: bool
+async def test_our_cookie_by_an_older_key_is_renewed_and_names_the_slot_that_it_named(
+    transport: SocketTransport, value: str, slot: int | None
 ) -> None:
     offer = further(transport, ("Cookie", f"stickygw={value}"))
-    assert (offer.session, offer.sets_cookie) == (SESSION, is_renewed)
+    assert (offer.session, offer.cookie_slot) == (SESSION, slot)
 
 
 async def test_behind_a_trusted_proxy_a_further_request_may_be_another_client_s(transport: SocketTransport) -> None:

@@ -21,9 +21,11 @@ from stickygw.primary.status import Facts, StatusReport
 from stickygw.primary.steering import Steering
 from stickygw.supervision import events as to
 from stickygw.wire.control import Request, Result, encode
-from stickygw.wire.status import SlotStatus, Status, WorkerStatus
+from stickygw.wire.status import SessionStorePlace, SlotStatus, Status, WorkerStatus
 
 COOKIE = cookie_for(1).partition(": ")[2]
+
+STORE: SessionStorePlace = {"url": "redis://:secret@db", "prefix": "chat", "lifetime": 60}
 
 
 class Commands:
@@ -44,6 +46,7 @@ class Commands:
             status=StatusReport(
                 facts, supervisor=supervisor, hand_overs=rig.hand_overs, intake=rig.intake, counters=rig.counters
             ),
+            session_store=STORE,
             stop=lambda: self.stopped,
         )
 

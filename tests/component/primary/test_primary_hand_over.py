@@ -34,7 +34,7 @@ async def test_the_offer_carries_the_decision(make_rig: MakeRig):
     worker = rig.slot_up(1)
     client = await rig.client(head_of("/", cookie_for(1)))
     [offer] = await worker.wait_offers(1)
-    assert (offer.session, offer.reason, offer.sets_cookie) == ("a" * 32, "cookie", False)
+    assert (offer.session, offer.reason, offer.cookie_slot) == ("a" * 32, "cookie", None)
     assert offer.issued > 0
     assert (offer.host, offer.port) == client.sock.getsockname()
 
@@ -73,7 +73,7 @@ async def test_what_a_worker_declines_goes_to_the_runner_up(make_rig: MakeRig, w
     [offer] = await first.wait_offers(1)
     first.decline(offer, why)
     [again] = await second.wait_offers(1)
-    assert (again.reason, again.sets_cookie) == ("runner_up", False)
+    assert (again.reason, again.cookie_slot) == ("runner_up", None)
     assert second.read(again) == head_of("/", cookie_for(0))
     assert [view.connections for view in rig.hand_overs.views] == [0, 1]
 
@@ -128,7 +128,7 @@ async def test_offers_that_a_dead_worker_left_unread_go_to_another_slot_after_th
     await wait_until(lambda: rig.view(0).connections == 1)
     unread.close()
     [offer] = await other.wait_offers(1)
-    assert (offer.reason, offer.session, offer.sets_cookie) == ("runner_up", "a" * 32, False)
+    assert (offer.reason, offer.session, offer.cookie_slot) == ("runner_up", "a" * 32, None)
     assert other.read(offer) == head_of("/", cookie_for(0))
     assert [view.connections for view in rig.hand_overs.views] == [0, 1]
 
@@ -192,7 +192,7 @@ async def test_a_client_whose_slot_stays_away_is_served_by_the_runner_up(make_ri
     other = rig.slot_up(1)
     await rig.client(head_of("/", cookie_for(0)))
     [offer] = await other.wait_offers(1)
-    assert (offer.reason, offer.sets_cookie) == ("runner_up", False)
+    assert (offer.reason, offer.cookie_slot) == ("runner_up", None)
 
 
 async def test_a_client_for_whom_no_slot_comes_back_gets_503(make_rig: MakeRig):

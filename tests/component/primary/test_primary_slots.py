@@ -87,7 +87,7 @@ async def test_what_a_retired_worker_declines_goes_to_its_slots_new_worker(make_
     new = rig.slot_up(0)
     old.decline(offer, DeclineReason.STOPPING)
     [again] = await new.wait_offers(1)
-    assert (again.reason, again.sets_cookie) == ("cookie", False)
+    assert (again.reason, again.cookie_slot) == ("cookie", None)
     assert new.read(again) == head_of("/", cookie_for(0))
     assert other.offers == []
 
@@ -181,10 +181,10 @@ async def test_who_waits_for_a_slot_that_is_closed_goes_elsewhere_at_once(make_r
     await rig.wait_counted("hand_overs", "queued")
     rig.hand_overs.close_slot(Slot(1))
     [offer] = await other.wait_offers(1)
-    assert (offer.reason, offer.session, offer.sets_cookie) == ("runner_up", "a" * 32, False)
+    assert (offer.reason, offer.session, offer.cookie_slot) == ("runner_up", "a" * 32, None)
     assert [view.slot for view in rig.hand_overs.views] == [0]
     later = await offered(rig, other, head_of("/", cookie_for(1)))
-    assert (later.reason, later.session, later.sets_cookie) == ("session_hash", "a" * 32, True)
+    assert (later.reason, later.session, later.cookie_slot) == ("session_hash", "a" * 32, Slot(0))
     other.take(offer, later)
     # Nobody waits there any more: the wait that ends first is one that began afterwards.
     rig.hand_overs.open_slot(Slot(2))
@@ -266,7 +266,7 @@ async def test_the_clients_of_a_drained_slot_are_served_by_another_and_keep_thei
     rig.hand_overs.set_drained(Slot(0), True)
     assert rig.view(0).is_drained
     own = await offered(rig, other, head_of("/", cookie_for(0)))
-    assert (own.reason, own.session, own.sets_cookie) == ("runner_up", "a" * 32, False)
+    assert (own.reason, own.session, own.cookie_slot) == ("runner_up", "a" * 32, None)
     await offered(rig, other)  # nor does it get a first visit
     assert drained.offers == []
     rig.hand_overs.set_drained(Slot(0), False)

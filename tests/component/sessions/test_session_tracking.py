@@ -87,7 +87,7 @@ async def test_expiry_is_heard(server: ValkeyServer, prefix: str) -> None:
         await heard.wait_armed()
         await redis.hset(heard.key, "name", b"\x01")
         await redis.pexpire(heard.key, 20)
-        await wait_until(lambda: len(heard.ids) == 3)
+        await wait_until(lambda: len(heard.ids) >= 3)  # set, given a life, gone
 
 
 async def test_other_keys_are_nothing_of_ours(server: ValkeyServer, prefix: str) -> None:

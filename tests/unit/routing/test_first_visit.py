@@ -35,7 +35,7 @@ def test_first_visits_fill_the_slots_evenly() -> None:
     router, loads = new_router(), Counter[int]()
     for _ in range(400):
         route = routed(router, visitor(), views(**{f"s{slot}": count for slot, count in loads.items()}))
-        assert route == Route(route.slot, RouteReason.LEAST_LOADED, None, None, True)
+        assert route == Route(route.slot, RouteReason.LEAST_LOADED, None, None, route.slot)
         loads[route.slot] += 1
 
     assert min(loads[slot] for slot in range(4)) / max(loads.values()) >= 0.9

@@ -24,7 +24,7 @@ def learnt_in(slot: int, *keys: str) -> Router:
 @pytest.mark.parametrize("slot", range(4))
 def test_learnt_id_wins_over_the_cookie_and_every_key(slot: int) -> None:
     route = routed(learnt_in(slot, "header:X-User", "cookie"), visitor(MCP, ("X-User", "u"), slot=(slot + 1) % 4))
-    assert (route.slot, route.reason, route.key, route.sets_cookie) == (slot, RouteReason.KEY_TABLE, KEY, False)
+    assert (route.slot, route.reason, route.key, route.cookie_slot) == (slot, RouteReason.KEY_TABLE, KEY, None)
 
 
 def test_unknown_id_leaves_the_decision_to_the_other_keys_and_decides_without_them() -> None:

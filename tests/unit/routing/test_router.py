@@ -32,7 +32,7 @@ from stickygw.types import SessionId, Slot
 def test_cookie_leads_to_its_slot(slot: int) -> None:
     route = routed(new_router(), visitor(slot=slot))
 
-    assert (route.slot, route.reason, route.sets_cookie, route.key) == (slot, RouteReason.COOKIE, False, None)
+    assert (route.slot, route.reason, route.cookie_slot, route.key) == (slot, RouteReason.COOKIE, None, None)
     assert route.claim is not None
     assert route.claim.session == SESSION
 
@@ -45,28 +45,28 @@ def test_cookie_whose_slot_is_gone_follows_its_session_and_is_rewritten() -> Non
     route = routed(new_router(), visitor(slot=9))
 
     assert route.slot == owner(SESSION.encode(), [Slot(number) for number in range(4)])
-    assert (route.reason, route.sets_cookie) == (RouteReason.SESSION_HASH, True)
+    assert (route.reason, route.cookie_slot) == (RouteReason.SESSION_HASH, route.slot)
 
 
 def test_cookie_of_another_gateway_follows_its_session_and_stays_as_it_is() -> None:
     route = routed(new_router(), visitor(slot=1, gateway=ELSEWHERE, age=LIFETIME * 0.9))
 
     assert route.slot == owner(SESSION.encode(), [Slot(number) for number in range(4)])
-    assert (route.reason, route.sets_cookie) == (RouteReason.SESSION_HASH, False)
+    assert (route.reason, route.cookie_slot) == (RouteReason.SESSION_HASH, None)
 
 
 def test_cookie_is_not_renewed_for_its_age_so_that_its_lifetime_is_absolute() -> None:
-    assert not routed(new_router(), visitor(slot=2, age=LIFETIME - 1)).sets_cookie
+    assert routed(new_router(), visitor(slot=2, age=LIFETIME - 1)).cookie_slot is None
 
 
 def test_cookie_by_an_older_key_is_renewed() -> None:
-    assert routed(new_router(), visitor(slot=2, secret=OLDER)).sets_cookie
+    assert routed(new_router(), visitor(slot=2, secret=OLDER)).cookie_slot == 2
 
 
 def test_forged_or_expired_cookie_is_a_first_visit() -> None:
     for request in (visitor(slot=2, secret=b"f" * 32), visitor(slot=2, age=LIFETIME + 1)):
         route = routed(new_router(), request)
-        assert (route.reason, route.claim, route.sets_cookie) == (RouteReason.LEAST_LOADED, None, True)
+        assert (route.reason, route.claim, route.cookie_slot) == (RouteReason.LEAST_LOADED, None, route.slot)
 
 
 # --- other keys -------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def test_new_key_goes_where_its_hash_says() -> None:
 
     assert route.key == b"header:X-Room\x00lobby"
     assert route.slot == owner(route.key, [Slot(number) for number in range(4)])
-    assert (route.reason, route.sets_cookie) == (RouteReason.KEY_HASH, True)
+    assert (route.reason, route.cookie_slot) == (RouteReason.KEY_HASH, route.slot)
 
 
 def test_new_key_passes_over_a_slot_far_above_the_mean() -> None:
@@ -102,13 +102,13 @@ def test_known_key_stays_where_it_is_through_load_and_scaling() -> None:
 
 def test_key_is_hashed_again_when_its_slot_is_gone() -> None:
     router = new_router("header:X-Room")
-    route = Route(Slot(9), RouteReason.KEY_HASH, None, b"header:X-Room\x00lobby", True)
+    route = Route(Slot(9), RouteReason.KEY_HASH, None, b"header:X-Room\x00lobby", Slot(9))
     router.connected(route, 0)
 
     again = routed(router, visitor(ROOM))
     assert again.reason is RouteReason.KEY_HASH
     router.connected(again, 0)
-    assert routed(router, visitor(ROOM)) == Route(again.slot, RouteReason.KEY_TABLE, None, again.key, True)
+    assert routed(router, visitor(ROOM)) == Route(again.slot, RouteReason.KEY_TABLE, None, again.key, again.slot)
 
 
 def test_key_that_ended_is_forgotten_after_it_lingered() -> None:
@@ -140,10 +140,12 @@ def test_keyed_route_passes_the_claim_on_and_leaves_the_cookie_alone() -> None:
         visitor(ROOM, slot=slot),
     ):
         route = routed(router, request)
-        assert (route.slot, route.sets_cookie) == (slot, False)
+        assert (route.slot, route.cookie_slot) == (slot, None)
         assert route.claim is not None
         assert route.claim.session == SESSION
-    assert routed(router, visitor(ROOM, slot=slot, secret=OLDER)).sets_cookie, "the same slot: a renewal"
+    for named in (slot, other):
+        renewed = routed(router, visitor(ROOM, slot=named, secret=OLDER))
+        assert (renewed.slot, renewed.cookie_slot) == (slot, named)
 
 
 def test_keys_are_tried_in_order() -> None:
@@ -161,7 +163,7 @@ def test_cookie_that_is_no_key_here_does_not_decide_and_is_passed_on() -> None:
 
     assert route.reason is RouteReason.LEAST_LOADED
     assert route.claim is not None
-    assert not route.sets_cookie
+    assert route.cookie_slot is None
 
 
 # --- a drained slot ---------------------------------------------------------------------------------
@@ -171,10 +173,10 @@ def test_cookie_of_a_drained_slot_stays_as_it_is_and_its_client_is_elsewhere_mea
     router, slots = new_router(), views(drained=[2])
     route = routed(router, visitor(slot=2), slots)
 
-    assert (route.slot, route.reason, route.sets_cookie) == (2, RouteReason.COOKIE, False)
+    assert (route.slot, route.reason, route.cookie_slot) == (2, RouteReason.COOKIE, None)
     other = router.runner_up(route, slots, exclude=[Slot(2)])
     assert other is not None
-    assert (other.slot != 2, other.sets_cookie) == (True, False)
+    assert (other.slot != 2, other.cookie_slot) == (True, None)
 
 
 def test_session_without_a_slot_of_its_own_gets_none_that_is_drained() -> None:
@@ -253,7 +255,7 @@ def test_runner_up_of_a_cookie_is_its_sessions_and_writes_no_cookie() -> None:
     other = router.runner_up(route, views(down=[2]), exclude=[Slot(2)])
 
     best = next(slot for slot in ranked(SESSION.encode(), numbers) if slot != 2)
-    assert other == Route(best, RouteReason.RUNNER_UP, route.claim, None, False)
+    assert other == Route(best, RouteReason.RUNNER_UP, route.claim, None, None)
 
 
 def test_runner_up_of_a_key_is_the_keys_for_all_who_share_it() -> None:
@@ -276,7 +278,7 @@ def test_runner_up_of_a_first_visit_is_a_first_visit_and_gets_a_cookie() -> None
 
     assert other is not None
     assert other.slot != route.slot
-    assert (other.reason, other.sets_cookie) == (RouteReason.RUNNER_UP, True)
+    assert (other.reason, other.cookie_slot) == (RouteReason.RUNNER_UP, other.slot)
 
 
 def test_no_runner_up_where_no_other_slot_is_ready_with_room() -> None:

@@ -24,8 +24,8 @@ from stickygw.wire.link import (
 
 MESSAGES = [
     Configure(1, 3, 4, "0123abcd", "app:app", {"redis": {"url": "unix:///x"}, "keys": ["cookie"]}),
-    Offer(7, "ab" * 16, 1_700_000_000, False, "::1", 4711, True, "cookie"),
-    Offer(2**40, None, 0, True, "", 0, False, "least_loaded"),
+    Offer(7, "ab" * 16, 1_700_000_000, None, "::1", 4711, True, "cookie"),
+    Offer(2**40, None, 0, 3, "", 0, False, "least_loaded"),
     Stop(1.5, 0.25),
     Ready(),
     Failed("no module"),
