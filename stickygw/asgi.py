@@ -1,4 +1,4 @@
-"""For ASGI applications that a gateway runs: the rooms of a WebSocket, the session of a request.
+"""For ASGI applications: the rooms of a WebSocket, the session of a request, and sessions without a gateway too.
 
 ::
 
@@ -12,7 +12,8 @@
             async for text in websocket.iter_text():
                 await r.publish("lobby", text)
 
-What else a gateway can do, `stickygw.current` has. The names here are loaded when they are first used.
+`SessionMiddleware` gives ``request.session``, in any ASGI server; the others need a gateway. What else a gateway can
+do, `stickygw.current` has. The names here are loaded when they are first used.
 """
 
 from __future__ import annotations
@@ -23,11 +24,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stickygw.apps.asgi.rooms import Rooms, rooms
     from stickygw.apps.asgi.session import session
+    from stickygw.middleware.session_middleware import SessionMiddleware
+    from stickygw.sessions.memory import MemorySessionStore
+    from stickygw.sessions.request_session import RequestSession
 
-__all__ = ["Rooms", "rooms", "session"]
+__all__ = ["MemorySessionStore", "RequestSession", "Rooms", "SessionMiddleware", "rooms", "session"]
 
 _HOMES = {
+    "MemorySessionStore": "stickygw.sessions.memory",
+    "RequestSession": "stickygw.sessions.request_session",
     "Rooms": "stickygw.apps.asgi.rooms",
+    "SessionMiddleware": "stickygw.middleware.session_middleware",
     "rooms": "stickygw.apps.asgi.rooms",
     "session": "stickygw.apps.asgi.session",
 }

@@ -9,9 +9,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
+from typing import Any
 from urllib.parse import urlsplit
 
 from stickygw.config.address import parse_address
+from stickygw.config.settings import CookieSettings, SessionSettings
 from stickygw.config.sources import Loaded
 
 MIN_SECRET_BYTES = 32
@@ -90,15 +92,19 @@ def _watch(loaded: Loaded) -> Iterator[str]:
         )
 
 
-def _cookie_prefix(loaded: Loaded) -> Iterator[str]:
-    """Browsers drop a cookie that breaks the promise of its name (RFC 6265bis §4.1.3)."""
-    cookie = loaded.settings.cookie
+def host_prefix_problems(cookie: CookieSettings) -> Iterator[tuple[str, Any, str]]:
+    """Browsers drop a cookie that breaks the promise of its name (RFC 6265bis §4.1.3). Name, value, what is allowed."""
     if not _has_prefix(cookie.name, "__Host-"):
         return
     if cookie.domain is not None:
-        yield loaded.wrong("cookie.domain", cookie.domain, f"none, since cookie.name is {cookie.name}")
+        yield "domain", cookie.domain, f"none, since its name is {cookie.name}"
     if cookie.path != "/":
-        yield loaded.wrong("cookie.path", cookie.path, f'"/", since cookie.name is {cookie.name}')
+        yield "path", cookie.path, f'"/", since its name is {cookie.name}'
+
+
+def _cookie_prefix(loaded: Loaded) -> Iterator[str]:
+    for name, value, allowed in host_prefix_problems(loaded.settings.cookie):
+        yield loaded.wrong(f"cookie.{name}", value, allowed)
 
 
 def _cookie_secure(loaded: Loaded) -> Iterator[str]:
@@ -118,8 +124,12 @@ def _has_prefix(name: str, *prefixes: str) -> bool:
     return name.lower().startswith(tuple(prefix.lower() for prefix in prefixes))
 
 
-def _touch_interval(loaded: Loaded) -> Iterator[str]:
-    session = loaded.settings.session
+def touch_interval_problems(session: SessionSettings) -> Iterator[tuple[str, Any, str]]:
+    """A session in use must not end between two touches. Name, value, what is allowed."""
     if session.touch_interval is not None and session.touch_interval >= session.ttl:
-        allowed = f"less than session.ttl, {session.ttl}: else a session in use would end"
-        yield loaded.wrong("session.touch_interval", session.touch_interval, allowed)
+        yield "touch_interval", session.touch_interval, f"less than ttl, {session.ttl}: else a session in use would end"
+
+
+def _touch_interval(loaded: Loaded) -> Iterator[str]:
+    for name, value, allowed in touch_interval_problems(loaded.settings.session):
+        yield loaded.wrong(f"session.{name}", value, allowed)

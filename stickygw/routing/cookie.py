@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import re
 from binascii import b2a_base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from stickygw.routing.request_head import Head
@@ -109,9 +109,14 @@ def claim_of(
     verify with different session ids none counts: somebody planted one (a neighbouring host may set cookies for ours),
     and which one is the visitor's cannot be told. With one id the newest issued counts.
     """
-    values = cookie_values(head, name.encode("ascii"))
+    values = cookie_values(head.fields, name.encode("ascii"))
     if reads_token:
         values += token_values(head)
+    return newest_claim(values, keys=keys, now=now, lifetime=lifetime)
+
+
+def newest_claim(values: Sequence[bytes], *, keys: CookieKeys, now: float, lifetime: float) -> CookieClaim | None:
+    """What `values`, all that one request brings, prove: see `claim_of`."""
     if not values or len(values) > MAX_CANDIDATES:
         return None
     newest: CookieClaim | None = None
@@ -126,10 +131,10 @@ def claim_of(
     return newest
 
 
-def cookie_values(head: Head, name: bytes) -> list[bytes]:
+def cookie_values(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
     """The values of all cookies called `name` in all Cookie fields, as sent, in order (RFC 6265 §4.2.1)."""
     values = []
-    for field_name, line in head.fields:
+    for field_name, line in fields:
         if field_name == b"cookie" and name in line:
             for pair in line.split(b";"):
                 cookie_name, equals, value = pair.strip(b" \t").partition(b"=")

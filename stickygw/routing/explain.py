@@ -116,7 +116,7 @@ def _kind_of(router: Router, value: bytes, now: float) -> Key | None:
 
 
 def _about_cookie(router: Router, head: Head, claim: CookieClaim | None, wall: float) -> list[str]:
-    values = cookie_values(head, router.cookie_name.encode())
+    values = cookie_values(head.fields, router.cookie_name.encode())
     if not values:
         return [f"there is no cookie called {router.cookie_name}"]
     if len(values) > MAX_CANDIDATES:

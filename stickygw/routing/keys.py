@@ -73,7 +73,7 @@ class CookieKey(Key):
         self._name = name.encode("ascii")
 
     def _value(self, head: Head, client_ip: str) -> bytes | None:
-        values = cookie_values(head, self._name)
+        values = cookie_values(head.fields, self._name)
         return values[0] if values else None
 
 

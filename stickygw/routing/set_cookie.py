@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+from stickygw.routing.cookie import CookieClaim, CookieKeys
 
 MAX_SET_COOKIE_BYTES = 4096
 """What every browser takes of name, value and attributes together (RFC 6265 §6.1). The bounds of the settings keep any
@@ -38,3 +41,36 @@ class CookieOptions:
             f"{self.name}={value}; Path={self.path}{domain}; HttpOnly; SameSite={self.same_site}; Max-Age={max_age}"
             f"{secure}{partitioned}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class CookieWriter:
+    """Signs and writes cookies. `lifetime`: seconds that one is good, from when it was first signed."""
+
+    keys: CookieKeys
+    options: CookieOptions
+    lifetime: int
+
+    def written(self, claim: CookieClaim, *, now: int, is_secure: bool) -> str:
+        """The Set-Cookie value that says `claim`, at `now` (Unix seconds). `is_secure`: the client's side is TLS."""
+        # One of the future, by a clock that was set back, lives no longer than others.
+        left = min(self.lifetime, max(0, self.lifetime - (now - claim.issued)))
+        return self.options.set_cookie(self.keys.sign(claim), max_age=left, is_secure=is_secure)
+
+    def forgotten(self, *, is_secure: bool) -> str:
+        """The Set-Cookie value that makes a client drop its cookie."""
+        return self.options.set_cookie("", max_age=0, is_secure=is_secure)
+
+
+_IS_PRIVATE = re.compile(rb"\b(?:private|no-store)\b", re.IGNORECASE)
+_IS_PUBLIC = re.compile(rb"\b(?:public|s-maxage)\b", re.IGNORECASE)
+
+
+def is_private(cache_control: bytes) -> bool:
+    """Whether shared caches keep out of an answer with these Cache-Control values (RFC 9111 §5.2.2)."""
+    return _IS_PRIVATE.search(cache_control) is not None
+
+
+def is_public(cache_control: bytes) -> bool:
+    """Whether the application has marked an answer for shared caches: a cookie in it would reach other clients."""
+    return _IS_PUBLIC.search(cache_control) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,14 +13,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from stickygw.apps.arrival import Arrival
 from stickygw.apps.asgi.cookie_field import with_cookie
 from stickygw.apps.asgi.transport import AsgiTransport
-from stickygw.apps.asgi.visit import Visit, serving, visiting
 from stickygw.observability.context import connection_id
+from stickygw.sessions.visit import Visit, visiting
 from stickygw.types import ConnectionId
 from stickygw.wire.http_answer import Fields, answer
 
 if TYPE_CHECKING:
     from stickygw.apps.asgi.host import AsgiHost
     from stickygw.apps.native.traffic import Traffic
+
+serving: contextvars.ContextVar[AsgiConnection] = contextvars.ContextVar("serving")
+"""The connection whose request this task serves."""
 
 
 class AsgiConnection(ABC):
@@ -126,7 +130,7 @@ class AsgiConnection(ABC):
 
     def _begin_visit(self) -> None:
         """What a task starts with from now on is of a new request, that of `offer`."""
-        self._visit = Visit(self.offer, self._host.sessions)
+        self._visit = Visit(self.offer.session, self._host.sessions)
         self._context.run(visiting.set, self._visit)
 
     @property
@@ -161,7 +165,7 @@ class AsgiConnection(ABC):
         """`data`, which begins with the head of the answer, as it is to be written."""
         self._transport.awaits_head = False
         self._status = int(data[9:12])  # behind "HTTP/1.1 "
-        cookie = self._host.cookie_for(self._visit, self._head, self._status)
+        cookie = self._host.cookie_for(self.offer, self._visit, self._head, self._status)
         begun = data if cookie is None else with_cookie(data, cookie)
         self._visit.answered(with_cookie=begun is not data)
         return begun

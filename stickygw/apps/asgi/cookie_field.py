@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from stickygw.routing.set_cookie import is_private, is_public
+
 _CACHE_CONTROL = re.compile(rb"\r\ncache-control:([^\r]*)", re.IGNORECASE)
-_IS_PRIVATE = re.compile(rb"\b(?:private|no-store)\b", re.IGNORECASE)
-_IS_PUBLIC = re.compile(rb"\b(?:public|s-maxage)\b", re.IGNORECASE)
 
 
 def with_cookie(answer: bytes, cookie: str) -> bytes:
@@ -16,10 +16,10 @@ def with_cookie(answer: bytes, cookie: str) -> bytes:
     """
     head = answer[: answer.index(b"\r\n\r\n")]
     controls = b",".join(_CACHE_CONTROL.findall(head))
-    if _IS_PUBLIC.search(controls):
+    if is_public(controls):
         return answer
     end = answer.index(b"\r\n")
     fields = b"\r\nset-cookie: " + cookie.encode("ascii")
-    if not answer.startswith(b"HTTP/1.1 101 ") and not _IS_PRIVATE.search(controls):
+    if not answer.startswith(b"HTTP/1.1 101 ") and not is_private(controls):
         fields += b"\r\ncache-control: private"
     return answer[:end] + fields + answer[end:]

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stickygw.apps.asgi.visit import serving
+from stickygw.apps.asgi.connection import serving
 from stickygw.apps.asgi.websocket_connection import WebSocketConnection
 from stickygw.connections.transport import WRITE_COST
 from stickygw.connections.websocket import SLOW_CLOSE_SECONDS

@@ -19,10 +19,11 @@ from stickygw.apps.asgi.further import FurtherOffers
 from stickygw.apps.asgi.http_connection import HttpConnection
 from stickygw.apps.asgi.lifespan import Lifespan
 from stickygw.apps.asgi.protocols import HttpProtocol, WebSocketProtocol, check_uvicorn
-from stickygw.apps.asgi.visit import Visit
 from stickygw.apps.asgi.websocket_connection import WebSocketConnection
 from stickygw.routing.request_head import Head
+from stickygw.sessions.visit import Visit
 from stickygw.types import ConnectionId
+from stickygw.wire.link import Offer
 
 if TYPE_CHECKING:
     from stickygw.apps.native.runtime import Runtime
@@ -38,7 +39,7 @@ class AsgiHost:
 
     serves: Callable[[Head], bool]
     give: Callable[[Arrival], None]
-    cookie_for: Callable[[Visit, Head, int], str | None]
+    cookie_for: Callable[[Offer, Visit, Head, int], str | None]
 
     def __init__(self, app: Any, runtime: Runtime) -> None:
         check_uvicorn()
@@ -65,7 +66,7 @@ class AsgiHost:
         *,
         serves: Callable[[Head], bool],
         give: Callable[[Arrival], None],
-        cookie_for: Callable[[Visit, Head, int], str | None],
+        cookie_for: Callable[[Offer, Visit, Head, int], str | None],
     ) -> None:
         """Say what the endpoint decides.
 

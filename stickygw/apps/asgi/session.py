@@ -6,16 +6,16 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from stickygw.apps.asgi.visit import Visit, visiting
 from stickygw.errors import OutsideGateway
-from stickygw.sessions.session import Session
+from stickygw.sessions.request_session import RequestSession
+from stickygw.sessions.visit import visiting
 
 log = logging.getLogger("stickygw.app")
 
 
 @asynccontextmanager
-async def session() -> AsyncIterator[Session]:
-    """The `Session` of the client whose request, HTTP or WebSocket, this task serves; all its requests share it.
+async def session() -> AsyncIterator[RequestSession]:
+    """The session of the client whose request, HTTP or WebSocket, this task serves; all its requests share it.
 
     What changed is written at the end of the block, also after an error, and before with ``await session.save()``. A
     client without one is told of its new session by a cookie in the answer, if something was written to it before the
@@ -29,20 +29,21 @@ async def session() -> AsyncIterator[Session]:
             "this task serves no request of a gateway: a session is there in the handlers of an application that "
             "`stickygw run` serves; in tests, `stickygw.testing.AppClient`"
         )
-    opened = await visit.open()
+    opened = RequestSession(visit)
+    await opened.load()
     try:
         yield opened
     except BaseException:
-        await _keep_after_error(visit, opened)
+        await _keep_after_error(opened)
         raise
     else:
-        await visit.keep(opened)
+        await opened.keep()
     finally:
-        visit.release(opened)
+        opened.release()
 
 
-async def _keep_after_error(visit: Visit, opened: Session) -> None:
+async def _keep_after_error(opened: RequestSession) -> None:
     try:
-        await visit.keep(opened)
+        await opened.keep()
     except Exception:  # the error on its way is what the application has to see
         log.exception("a session was not written, behind an error")

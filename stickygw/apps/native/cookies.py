@@ -6,7 +6,7 @@ import time
 
 from stickygw.apps.native.runtime import Runtime
 from stickygw.routing.cookie import CookieClaim
-from stickygw.routing.set_cookie import CookieOptions
+from stickygw.routing.set_cookie import CookieOptions, CookieWriter
 from stickygw.types import SessionId
 from stickygw.wire.link import Offer
 
@@ -16,10 +16,9 @@ class CookieJar:
 
     def __init__(self, runtime: Runtime) -> None:
         self._identity = runtime.identity
-        self._keys = runtime.cookie_keys
-        self._lifetime = runtime.settings.session.lifetime
         cookie = runtime.settings.cookie
-        self._options = CookieOptions(cookie.name, cookie.domain, cookie.path, cookie.same_site, cookie.partitioned)
+        options = CookieOptions(cookie.name, cookie.domain, cookie.path, cookie.same_site, cookie.partitioned)
+        self._writer = CookieWriter(runtime.cookie_keys, options, runtime.settings.session.lifetime)
 
     def due(self, offer: Offer, session: SessionId) -> str | None:
         """The Set-Cookie value that the answer to `offer` carries for `session`, or None: the client's own is right.
@@ -31,10 +30,11 @@ class CookieJar:
         if is_known and offer.cookie_slot is None:
             return None
         now = int(time.time())
-        # A cookie that is written anew keeps its first date: the lifetime is absolute.
-        issued = offer.issued if is_known else now
         slot = self._identity.slot if offer.cookie_slot is None else offer.cookie_slot
-        claim = CookieClaim(session, self._identity.gateway, slot, issued)
-        # One of the future, by a clock that was set back, lives no longer than others.
-        left = min(self._lifetime, max(0, self._lifetime - (now - issued)))
-        return self._options.set_cookie(self._keys.sign(claim), max_age=left, is_secure=offer.is_secure)
+        # A cookie that is written anew keeps its first date: the lifetime is absolute.
+        claim = CookieClaim(session, self._identity.gateway, slot, offer.issued if is_known else now)
+        return self._writer.written(claim, now=now, is_secure=offer.is_secure)
+
+    def forgotten(self, offer: Offer) -> str:
+        """The Set-Cookie value that makes the client drop its cookie."""
+        return self._writer.forgotten(is_secure=offer.is_secure)

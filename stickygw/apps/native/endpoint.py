@@ -23,16 +23,17 @@ from stickygw.observability.context import connection_id
 from stickygw.routing.navigation import is_navigation
 from stickygw.routing.request_head import Head
 from stickygw.routing.token import without_token
-from stickygw.sessions.session import Session
+from stickygw.sessions.request_session import RequestSession
+from stickygw.sessions.visit import Visit
 from stickygw.types import ConnectionId
 from stickygw.wire.http_answer import Fields
+from stickygw.wire.link import Offer
 from stickygw.wire.origin import is_origin_allowed
 
 if TYPE_CHECKING:
     from websockets.datastructures import Headers
 
     from stickygw.apps.asgi.host import AsgiHost
-    from stickygw.apps.asgi.visit import Visit
 
 __all__ = ["Arrival", "Endpoint"]
 
@@ -131,12 +132,14 @@ class Endpoint:
         """Serve a connection of the ASGI application's from a request on that is not."""
         self._runtime.spawn(self.serve(arrival))
 
-    def _cookie_for(self, visit: Visit, head: Head, status: int) -> str | None:
+    def _cookie_for(self, offer: Offer, visit: Visit, head: Head, status: int) -> str | None:
         """The cookie that an answer of the ASGI application carries: a WebSocket's, a document's, a used session's."""
-        if visit.is_known and visit.offer.cookie_slot is None:
+        if visit.has_ended:
+            return None if offer.session is None else self._cookies.forgotten(offer)
+        if visit.is_known and offer.cookie_slot is None:
             return None  # the client's own is right
         if status == 101 or is_navigation(head) or visit.has_session:
-            return self._cookies.due(visit.offer, visit.session_id)
+            return self._cookies.due(offer, visit.session_id)
         return None
 
     def _check_origin(self, headers: Headers) -> None:
@@ -163,14 +166,16 @@ class Endpoint:
         request = Request(
             head.path, head.query, headers, offer.host, offer.is_secure, handlers.parts, protocol.subprotocol
         )
-        session = await runtime.sessions.open(offer.session)
+        opening = RequestSession(Visit(offer.session, runtime.sessions))
+        await opening.load()
         try:
-            await self._admit(request, session, is_known=session.id == offer.session)
+            await self._admit(request, opening)
             if runtime.is_stopping:
                 raise Refused(503, "the gateway stops", [("Retry-After", "1")])
         except BaseException:
-            runtime.sessions.release(session)
+            opening.release()
             raise
+        session = opening.shared  # which is the connection's to release from here on
         cookie = self._cookies.due(offer, session.id)
         if cookie is not None:
             response.headers["Set-Cookie"] = cookie
@@ -187,15 +192,15 @@ class Endpoint:
         ending.opened(connection, websocket)
         await connection.run(websocket, arrival.rest, issued=offer.issued if session.id == offer.session else 0)
 
-    async def _admit(self, request: Request, session: Session, *, is_known: bool) -> None:
+    async def _admit(self, request: Request, session: RequestSession) -> None:
         """Ask ``on_handshake``, and store what it wrote."""
         try:
             for function in self._runtime.app.handlers.handshake:
                 await settled(function(request, session))
         except Refuse as refusal:
-            if not is_known:
-                session.clear()  # the client is not told its id: nobody could ever come back to it
+            if not session.is_known:
+                session.shared.clear()  # the client is not told its id: nobody could ever come back to it
             raise Refused(refusal.status, refusal.message, refusal.headers.items()) from refusal
         finally:
-            if session.is_dirty:
-                await session.flush()
+            if session.shared.is_dirty:
+                await session.save()

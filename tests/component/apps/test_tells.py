@@ -15,7 +15,7 @@ from stickygw.observability.counters import Counters
 from stickygw.testing import AppClient
 from stickygw.wire import outbox
 from stickygw.wire.link import Answer, Answered, Deliver, Tell
-from stickygw.wire.tell import MAX_PAYLOAD_BYTES, pack, unpack
+from stickygw.wire.tell import MAX_PAYLOAD_BYTES, OWN_NAMES, pack, unpack
 
 StartClient = Callable[..., Awaitable[AppClient]]
 
@@ -167,6 +167,8 @@ async def test_names_targets_and_timeouts_are_checked(app_client: StartClient) -
             app.on_tell(name)
     with pytest.raises(ValueError, match="registered already"):
         app.on_tell("x" * 128)
+    with pytest.raises(ValueError, match="the gateway's own"):
+        app.on_tell(f"{OWN_NAMES}anything")
     for to in ("some", -1, True, None):
         with pytest.raises(ValueError, match="to is"):
             app.tell("x", to=to)

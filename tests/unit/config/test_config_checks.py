@@ -110,7 +110,7 @@ def test_a_host_cookie_has_no_domain_and_no_path_but_the_root(name: str) -> None
     domain, path = cookie_rules(name=name, domain="example.com", path="/app")
     assert domain.startswith('cookie.domain: "example.com" is not allowed (from flag --cookie.domain); allowed: none')
     assert path.startswith('cookie.path: "/app" is not allowed (from flag --cookie.path); allowed: "/"')
-    assert domain.endswith(f", since cookie.name is {name}")
+    assert domain.endswith(f", since its name is {name}")
     assert cookie_rules(name="__Secure-s", domain="example.com", path="/app") == []
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -148,6 +150,25 @@ def test_cookie_of_the_future_is_good_so_that_a_clock_set_back_logs_nobody_out()
     assert verified(KEYS.sign(CLAIM), now=NOW - 10 * LIFETIME) == CLAIM
 
 
+def test_signatures_are_compared_in_constant_time_and_by_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = KEYS.sign(CLAIM)
+    forged = value[:-43] + "f" * 43
+    compared: list[tuple[bytes, bytes]] = []
+
+    def answers(answer: bool) -> None:
+        def compare(one: bytes, other: bytes) -> bool:
+            compared.append((one, other))
+            return answer
+
+        monkeypatch.setattr(hmac, "compare_digest", compare)
+
+    answers(True)
+    assert verified(forged) == CLAIM
+    assert compared == [(value[-43:].encode(), b"f" * 43)]
+    answers(False)
+    assert verified(value) is None
+
+
 @pytest.mark.parametrize("secrets", [[], [b"s" * 31], [SECRET, b""]])
 def test_missing_or_short_secret_is_refused(secrets: list[bytes]) -> None:
     with pytest.raises(ValueError, match="secret"):
@@ -218,4 +239,4 @@ def test_flood_of_cookies_of_our_name_is_none() -> None:
 def test_cookie_values_are_the_bytes_that_were_sent() -> None:
     request = head(extra=[("Cookie", "n=a=b; n=\xfc%20; n; m=1"), ("Cookie", " n= x")])
 
-    assert cookie_values(request, b"n") == [b"a=b", b"\xfc%20", b" x"]
+    assert cookie_values(request.fields, b"n") == [b"a=b", b"\xfc%20", b" x"]
