@@ -19,12 +19,12 @@ from stickygw.apps.native.awaitables import NEXT_TURN
 from stickygw.apps.native.codec import DecodeError
 from stickygw.apps.native.handlers import BoundHandler, PathHandlers
 from stickygw.apps.native.runtime import Runtime, settled
+from stickygw.apps.native.session_turns import end_with_session, freshen_session, has_work, keep_session
 from stickygw.apps.native.traffic import Traffic
 from stickygw.connections.websocket import WebSocket
-from stickygw.errors import ConnectionClosed, SessionEnded, SessionUnavailable, SessionValueError
+from stickygw.errors import ConnectionClosed, SessionEnded
 from stickygw.observability.context import connection_id
 from stickygw.observability.formats import fields
-from stickygw.sessions.holders import SESSION_ENDED
 from stickygw.types import ConnectionId
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Turns:
             raise RuntimeError("this connection is being received from already; one coroutine at a time")
         self._is_receiving = True
         try:
-            await self._keep_session()
+            await keep_session(self._runtime, self._connection)
             self._received += 1
             if self._received % MESSAGES_PER_TURN == 0:
                 await NEXT_TURN
@@ -110,7 +110,8 @@ class Turns:
     async def _next(self) -> Any:
         while True:
             if self._inbox:
-                await self._freshen_session()  # before a message is taken: if this is cancelled, none is lost
+                # Before a message is taken: if this is cancelled, none is lost.
+                await freshen_session(self._runtime, self._connection)
             if self._inbox:
                 try:
                     return self._runtime.app.codec.decode(self._take())
@@ -226,7 +227,7 @@ class Turns:
         try:
             if self._handlers.disconnect is not None:
                 await self._call(self._handlers.disconnect, closed.code, closed.reason)
-            await self._keep_session()
+            await keep_session(self._runtime, self._connection)
         finally:
             self._let_go()
 
@@ -266,14 +267,14 @@ class Turns:
             return self._fail(error)
         if inspect.isawaitable(result):  # a decorator hid that it is ``async def``
             return self._call_rest(result)
-        return self._keep_session() if self._has_session_work else None
+        return keep_session(self._runtime, self._connection) if has_work(self._connection.session) else None
 
     async def _call_rest(self, result: Any) -> None:
         await self._settle(lambda: result)
 
     async def _call(self, handler: BoundHandler, *arguments: Any) -> bool:
         """Run one handler; whether it ended well."""
-        await self._freshen_session()
+        await freshen_session(self._runtime, self._connection)
         return await self._settle(lambda: handler.function(self._connection, *arguments, **handler.arguments))
 
     async def _settle(self, call: Callable[[], Any]) -> bool:
@@ -287,17 +288,17 @@ class Turns:
                 raise  # it is meant for us
             await self._fail(error)
             return False
-        if self._has_session_work:
-            await self._keep_session()
+        if has_work(self._connection.session):
+            await keep_session(self._runtime, self._connection)
         return True
 
     async def _fail(self, error: BaseException) -> None:
         """A handler raised `error`: tell, and close with 1011."""
         if isinstance(error, ConnectionClosed) and not self._connection.is_open:
-            await self._keep_session()
+            await keep_session(self._runtime, self._connection)
             return  # the client left while the handler was at work
         if isinstance(error, SessionEnded):
-            self._end_with_session(error)
+            end_with_session(self._connection, error)
             return
         self._runtime.counters.add("handler_errors", type(error).__name__)
         log.error("a handler raised", exc_info=error, extra=self._named)
@@ -307,7 +308,7 @@ class Turns:
             except Exception:
                 log.exception("on_error raised", extra=self._named)
         self._connection.close(1011, "internal error")
-        await self._keep_session()
+        await keep_session(self._runtime, self._connection)
 
     def _refuse_message(self, error: DecodeError) -> None:
         self._runtime.counters.add("messages_refused", "codec")
@@ -329,39 +330,6 @@ class Turns:
     def _named(self) -> dict[str, Any]:
         """Whose record it is: `receive` may run in a task of the application's, outside of the handlers."""
         return fields(connection=self._connection.id)
-
-    @property
-    def _has_session_work(self) -> bool:
-        return self._connection.session.is_dirty or self._connection.session.is_touch_due
-
-    async def _freshen_session(self) -> None:
-        """Let what runs next see what others wrote to the session."""
-        if self._connection.session.is_stale:
-            await self._runtime.sessions.freshen(self._connection.session)
-
-    async def _keep_session(self) -> None:
-        """Write what changed, or extend the session's life. What cannot be written now is tried again next time."""
-        try:
-            await self._connection.session.flush()
-        except SessionUnavailable as error:
-            self._runtime.counters.add("session_writes_failed")
-            log.error("its session was not written: %s", error, extra=self._named)
-        except SessionEnded as error:
-            self._end_with_session(error)
-        except SessionValueError as error:  # a list or dict in it was changed to hold what it cannot keep
-            self._runtime.counters.add("handler_errors", type(error).__name__)
-            log.error("its session was not written: %s", error, extra=self._named)
-            self._connection.close(1011, "internal error")
-
-    def _end_with_session(self, error: SessionEnded) -> None:
-        """Its session takes no more writes. Those that come behind the close are not worth a warning each."""
-        log.log(
-            logging.WARNING if self._connection.is_open else logging.DEBUG,
-            "its session was not written: %s",
-            error,
-            extra=self._named,
-        )
-        self._connection.close(*SESSION_ENDED)
 
     def _take(self) -> str | bytes:
         message = self._inbox.popleft()
