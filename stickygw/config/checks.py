@@ -28,7 +28,7 @@ _AN_ORIGIN = '"same-host", "*", or an origin as browsers send it: https://exampl
 
 def broken_rules(loaded: Loaded) -> list[str]:
     """One line for each rule that the settings break."""
-    rules = (_secret, _redis_url, _bind, _origins, _watch, _cookie_prefix, _cookie_secure, _touch_interval)
+    rules = (_secret, _redis_url, _bind, _origins, _watch, _cookie_prefix, _cookie_secure, _cross_site, _touch_interval)
     return [problem for rule in rules for problem in rule(loaded)]
 
 
@@ -118,6 +118,14 @@ def _cookie_secure(loaded: Loaded) -> Iterator[str]:
         yield loaded.wrong("cookie.same_site", cookie.same_site, f"Lax, Strict; None {remedy}")
     if cookie.partitioned:
         yield loaded.wrong("cookie.partitioned", cookie.partitioned, f"false; true {remedy}")
+
+
+def _cross_site(loaded: Loaded) -> Iterator[str]:
+    """A cookie that comes with the requests of every site, and pages of every site: any of them could open a WebSocket
+    as whoever looks at it (cross-site WebSocket hijacking)."""
+    if loaded.settings.cookie.same_site == "None" and "*" in loaded.settings.origins:
+        allowed = "the origins of the pages that may connect, since cookie.same_site is None"
+        yield loaded.wrong("origins", "*", allowed)
 
 
 def _has_prefix(name: str, *prefixes: str) -> bool:

@@ -59,7 +59,7 @@ class Exchange:
             await self._send(message)
             return
         try:
-            if self._session.is_loaded and self._session.shared.is_dirty:
+            if self._session.is_dirty:
                 await self._session.save()
         except (SessionUnavailable, SessionEnded) as error:
             log.warning("an answer is taken back, because its session was not saved: %s", error)

@@ -86,6 +86,12 @@ class RequestSession(MutableMapping[str, Any]):
         return self.shared.is_new
 
     @property
+    def is_dirty(self) -> bool:
+        """Whether something has to be saved. To ask that is no use of the session."""
+        session = self._visit.session
+        return self._is_loaded and session is not None and session.is_dirty
+
+    @property
     def is_ended(self) -> bool:
         """See `Session.is_ended`."""
         return self.shared.is_ended

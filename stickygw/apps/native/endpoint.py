@@ -202,5 +202,5 @@ class Endpoint:
                 session.shared.clear()  # the client is not told its id: nobody could ever come back to it
             raise Refused(refusal.status, refusal.message, refusal.headers.items()) from refusal
         finally:
-            if session.shared.is_dirty:
+            if session.is_dirty:
                 await session.save()

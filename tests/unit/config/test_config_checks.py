@@ -99,8 +99,11 @@ def test_watching_wants_a_package_and_the_error_says_how_to_get_it(monkeypatch: 
 # The cookie
 
 
-def cookie_rules(*, proxies: tuple[str, ...] = (), **options: Any) -> list[str]:
-    named = {f"cookie.{name}": value for name, value in options.items()} | {"trusted_proxies": proxies}
+def cookie_rules(
+    *, proxies: tuple[str, ...] = (), origins: tuple[str, ...] = ("same-host",), **options: Any
+) -> list[str]:
+    named = {f"cookie.{name}": value for name, value in options.items()}
+    named |= {"trusted_proxies": proxies, "origins": origins}
     return broken_rules(load_settings(named, environ={}, directory=Path("/")))
 
 
@@ -131,6 +134,13 @@ def test_a_cookie_that_has_to_be_secure_needs_tls_in_front(options: dict[str, An
     assert cookie_rules(**options, proxies=("10.0.0.0/8",)) == []
     for name in ("__Host-s", "__Secure-s"):
         assert cookie_rules(**options, name=name) == []
+
+
+def test_a_cookie_of_every_site_s_requests_is_not_for_pages_of_every_site() -> None:
+    [line] = cookie_rules(name="__Host-s", same_site="None", origins=("*",))
+    assert line.startswith('origins: "*" is not allowed')
+    assert cookie_rules(name="__Host-s", same_site="None", origins=("https://example.com",)) == []
+    assert cookie_rules(name="__Host-s", origins=("*",)) == []
 
 
 @pytest.mark.parametrize(
