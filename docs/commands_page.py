@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -36,7 +37,7 @@ def commands_page() -> str:
     parts = [INTRODUCTION]
     with click.Context(stickygw, info_name="stickygw", **stickygw.context_settings) as top_level:
         for name in COMMANDS:
-            parts.append(f"## {name}\n\n{_fenced(_help(name, top_level))}")
+            parts += _of_command(name, top_level)
             if name == "status":
                 parts.append(
                     "[status.json](status.json) is what `--json` prints: seconds, bytes, fractions of a CPU.\n"
@@ -46,11 +47,15 @@ def commands_page() -> str:
     return "\n".join(parts)
 
 
-def _help(name: str, top_level: click.Context) -> str:
+def _of_command(name: str, top_level: click.Context) -> Iterator[str]:
+    """Its help, and that of its own commands below it."""
     command = stickygw.get_command(top_level, name)
     assert command is not None
     with click.Context(command, info_name=name, parent=top_level, terminal_width=100) as context:
-        return command.get_help(context)
+        yield f"## {name}\n\n{_fenced(command.get_help(context))}"
+        for inner_name, inner in (command.commands if isinstance(command, click.Group) else {}).items():
+            with click.Context(inner, info_name=inner_name, parent=context, terminal_width=100) as inner_context:
+                yield f"### {name} {inner_name}\n\n{_fenced(inner.get_help(inner_context))}"
 
 
 def _screen() -> str:

@@ -8,7 +8,7 @@
     │   ├── TargetError          the application cannot be found, imported or started
     │   ├── BindError            an address cannot be bound
     │   ├── RuntimeDirError      the runtime or state directory cannot be used, or another gateway holds it
-    │   ├── StoreError           Redis or Valkey cannot be reached at start, or no embedded Valkey can be had
+    │   ├── StoreError           Redis or Valkey cannot be reached, or no embedded Valkey can be had
     │   ├── NoGatewayError       no running gateway is found, or several are and none is named
     │   └── CommandError         the running gateway refused a command, or could not carry it out
     ├── OutsideGateway           what only works in a gateway's worker, or for one of its requests, was called elsewhere
@@ -45,7 +45,7 @@ class ExitCode(IntEnum):
     RUNTIME_DIR = 6
     """The runtime or state directory cannot be used, or another gateway holds it."""
     STORE = 7
-    """Redis or Valkey cannot be reached at start."""
+    """Redis or Valkey cannot be reached, at start or by a command."""
     FORCED_STOP = 8
     """The drain took longer than it may; what was left was cut."""
     NO_GATEWAY = 9
@@ -91,7 +91,7 @@ class RuntimeDirError(OperatorError):
 
 
 class StoreError(OperatorError):
-    """Redis or Valkey cannot be reached at start, or no embedded Valkey can be had."""
+    """Redis or Valkey cannot be reached at start or by a command, or no embedded Valkey can be had."""
 
     exit_code = ExitCode.STORE
 

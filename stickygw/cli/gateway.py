@@ -19,17 +19,20 @@ LOOK_SECONDS = 2.0
 
 Command = Callable[..., None]
 
+runtime_dir_option = click.option(
+    "--runtime-dir",
+    type=click.Path(path_type=Path),
+    envvar="STICKYGW_RUNTIME_DIR",
+    metavar="DIR",
+    help="The gateway's runtime directory; without it, the only gateway of this user that runs.",
+)
+"""What `find_gateway` takes."""
+
 
 def on_gateway(command: Command) -> Command:
     """Give `command` the option ``--runtime-dir`` and, as its argument `gateway`, the `ControlClient` of that one."""
 
-    @click.option(
-        "--runtime-dir",
-        type=click.Path(path_type=Path),
-        envvar="STICKYGW_RUNTIME_DIR",
-        metavar="DIR",
-        help="The gateway's runtime directory; without it, the only gateway of this user that runs.",
-    )
+    @runtime_dir_option
     @functools.wraps(command)
     def with_gateway(*, runtime_dir: Path | None, **given: Any) -> None:
         with find_gateway(runtime_dir) as gateway:

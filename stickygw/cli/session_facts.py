@@ -51,7 +51,10 @@ class SessionDesk:
 
     async def count(self) -> int:
         """How many sessions are stored. About: the store may name one twice while it grows or shrinks."""
-        return sum([1 async for _ in self._ids()])
+        number = 0
+        async for _ in self._ids():
+            number += 1
+        return number
 
     def in_use(self) -> dict[int, int]:
         """How many sessions each slot has in use; one that two slots use counts on both."""
@@ -111,9 +114,10 @@ class SessionDesk:
     def _ask(self, ids: list[SessionId] | None) -> dict[int, Any]:
         """Blocks the event loop, where nothing else is going on."""
         timeout = SILENT_SECONDS if self.silent else IN_USE_SECONDS
-        facts = self._gateway.request(
-            "sessions.in_use", {"ids": ids, "timeout": timeout}, timeout=timeout + ANSWER_SECONDS
-        )
+        question = {"ids": ids, "timeout": timeout}
+        # By a connection of its own: the store may take a while, and a gateway closes one that is idle for a minute.
+        with ControlClient(self._gateway.path) as gateway:
+            facts = gateway.request("sessions.in_use", question, timeout=timeout + ANSWER_SECONDS)
         in_use = cast(SessionsInUse, facts)
         self.silent.update(in_use["silent"])
         return in_use["answers"]

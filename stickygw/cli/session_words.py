@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from stickygw.cli.session_facts import SessionFacts
-from stickygw.cli.words import as_json_line, duration, printable, size
+from stickygw.cli.words import duration, printable, size
 from stickygw.errors import SessionValueError
 from stickygw.sessions.values import unpack
 
@@ -39,11 +39,6 @@ def values(fields: dict[str, bytes]) -> dict[str, Any]:
     """All fields for ``--json``. Bytes are ``{"base64": …}``, and another program's, which are no msgpack,
     ``{"packed_base64": …}``."""
     return {_text(field): _value(field, packed) for field, packed in sorted(fields.items())}
-
-
-def row(facts: SessionFacts) -> str:
-    """One session on one line of JSON."""
-    return as_json_line(facts)
 
 
 def _value(field: str, packed: bytes) -> Any:

@@ -107,7 +107,7 @@ class CookieSettings(_Section):
 
 
 class SessionSettings(_Section):
-    """How long a session lives."""
+    """How long a session lives, and what becomes of its changes while its store is away."""
 
     ttl: Annotated[int, Field(gt=0)] = Field(
         default=14 * 86_400, description="Seconds a session is kept after its last use (rolling)."
@@ -121,6 +121,15 @@ class SessionSettings(_Section):
         description=(
             "Seconds in which a session that is in use has its life extended at most once, below ttl; none: a quarter "
             "of ttl, at most 60."
+        ),
+    )
+    store_down: Literal["refuse", "queue"] = Field(
+        default="refuse",
+        description=(
+            "What becomes of changes to a session while its store is away: refuse: saving fails, and they are tried "
+            "again after the next handler; queue: up to 1000 sessions of each worker are kept in memory until the "
+            "store takes them, and lost, counted and logged, if the worker ends before. Either way a client whose "
+            "session is not in memory gets a 503."
         ),
     )
     token: bool = Field(

@@ -131,7 +131,9 @@ class Control:
         ids, timeout = _ids_or_none(arguments), _seconds(arguments, "timeout")
         try:
             answers = await self._tells.ask(SESSIONS_IN_USE, pack(ids), "all", timeout)
-        except (TellError, ValueError) as error:
+        except TellError:  # no worker is ready: there is nobody to use a session
+            answers = {}
+        except ValueError as error:
             raise CommandError(str(error)) from error
         return {
             "answers": {slot: unpack(answer) for slot, answer in answers.items() if isinstance(answer, bytes)},

@@ -17,13 +17,11 @@ from stickygw.sessions.base import SessionStore
 from stickygw.sessions.holders import Holder, Holders
 from stickygw.sessions.looks import Looks
 from stickygw.sessions.session import REMEMBER_SECONDS, TOUCH_SECONDS, Session
+from stickygw.sessions.touches import touch_all
+from stickygw.sessions.write_back import WriteBack
 from stickygw.types import SessionId
 
 log = logging.getLogger("stickygw.sessions")
-
-TOUCH_BATCH = 8
-"""So many sessions are touched at once: half of the store's connections, so that the others are served
-meanwhile."""
 
 SWEEP_SECONDS = 0.5
 """How exactly the lifetimes of watched sessions are kept."""
@@ -59,7 +57,10 @@ class Sessions:
     ``sessions_invalidated`` (in use, and written to elsewhere), ``sessions_ended`` (holders that were told, because
     it ``ended``, or its ``lifetime`` is over) and ``session_reads_failed`` (a handler went on with an old copy).
 
-    Its size is that of the connections and requests that hold a session, which are bounded elsewhere.
+    `queue_writes`: what the store does not take is kept and written when it is back (`WriteBack`), and who comes
+    while it is away to a session that is in memory has it as it is there; otherwise both get `SessionUnavailable`.
+
+    Its size is that of the connections and requests that hold a session, which are bounded elsewhere, and of the queue.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Sessions:
         now: Callable[[], float] = time.time,
         is_tracked: Callable[[], bool] = lambda: False,
         counters: Counters | None = None,
+        queue_writes: bool = False,
     ) -> None:
         self._store = store
         self._ttl = ttl
@@ -87,12 +89,14 @@ class Sessions:
         self._entries: dict[SessionId, _Entry] = {}
         self._holders = Holders()
         self._looks = Looks(self._look)
+        self._queues_writes = queue_writes
+        self._queue = WriteBack(counters=self._counters, on_left=self._left_queue, timeout=timeout)
         self._retry_at = -math.inf
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def session_count(self) -> int:
-        """How many are in use."""
+        """How many are in use, or wait for the store."""
         return len(self._entries)
 
     def start(self) -> None:
@@ -104,7 +108,8 @@ class Sessions:
         }
 
     async def stop(self) -> None:
-        """End those tasks."""
+        """End those tasks. What is queued is written, or lost and said to be."""
+        await self._queue.stop()
         await self._looks.stop()
         for task in self._tasks:
             task.cancel()
@@ -138,10 +143,10 @@ class Sessions:
         return entry.session
 
     def release(self, session: Session) -> None:
-        """An opener is done with `session`, which it has flushed. The last one drops it from memory."""
-        entry = self._entries[session.id]
-        self._leave(entry)
-        if entry.users == 0 and session.is_dirty and not session.is_ended:
+        """An opener is done with `session`, which it has flushed. The last one drops it from memory, if it is not
+        queued."""
+        self._leave(self._entries[session.id])
+        if session.id not in self._entries and session.is_dirty and not session.is_ended:
             log.warning("a session ends with fields that could not be saved")
 
     async def freshen(self, session: Session) -> None:
@@ -155,7 +160,7 @@ class Sessions:
             self._counters.add("session_reads_failed")
             log.warning("a session goes on with what was loaded of it: %s", error)
         except SessionEnded:
-            self._looks.add([session.id], is_named=False)  # whoever holds it is told, if somebody has ended it
+            self._found_ended(session)
 
     async def regenerate(self, session: Session) -> Session:
         """A new session with the fields of `session`, under a new id; the old id is dead at once.
@@ -168,7 +173,7 @@ class Sessions:
         new = self._new()
         try:
             new.update(deepcopy(dict(session)))  # what its other users do to a list must not reach the new one
-            await new.flush()
+            await new.flush(may_queue=False)
             await session.destroy()
         except BaseException:
             self.release(new)
@@ -207,6 +212,7 @@ class Sessions:
         """
         if ids is None:
             self._retry_at = -math.inf  # the store answers
+            self._queue.wake()
             for entry in self._entries.values():
                 entry.session.mark_stale()
             self._looks.add([*self._entries, *self._holders], is_named=False)
@@ -267,9 +273,15 @@ class Sessions:
             entry.loading.add_done_callback(_retrieve)
         loading = entry.loading
         await asyncio.wait({loading})
-        loading.result()
+        try:
+            loading.result()
+        except SessionUnavailable:
+            if not (self._queues_writes and entry.is_loaded):
+                raise
 
     def _is_current(self, entry: _Entry) -> bool:
+        if entry.session.is_queued:
+            return True  # it waits for a store that is away: its turn comes before any load
         return (
             entry.is_loaded
             and self._is_tracked()
@@ -286,37 +298,33 @@ class Sessions:
             clock=self._clock,
             touch_interval=self._touch_interval,
             timeout=self._timeout,
+            queue=self._keep_queued if self._queues_writes else None,
         )
+
+    def _keep_queued(self, session: Session) -> bool:
+        """Whether what `session` has to write is kept for later."""
+        entry = self._entries.get(session.id)
+        is_in_use = entry is not None and entry.session is session  # or the next to open it would not see what waits
+        return is_in_use and self._queue.add(session)
+
+    def _left_queue(self, session: Session) -> None:
+        if session.is_ended:
+            self._found_ended(session)
+        if self._entries[session.id].users == 0:
+            del self._entries[session.id]
 
     async def _keep_alive(self) -> None:
         while True:
             await asyncio.sleep(self._touch_interval)
             try:
-                await self._touch_due()
+                due = [entry.session for entry in self._entries.values() if entry.session.is_touch_due]
+                await touch_all(due, on_ended=self._found_ended)
             except Exception:
                 log.exception("a defect ended a round of touches; the next one comes")
 
-    async def _touch_due(self) -> None:
-        """One round: each session in use that is due, whatever becomes of the others. An outage is one warning."""
-        due = [entry.session for entry in self._entries.values() if entry.session.is_touch_due]
-        is_told = False
-        for start in range(0, len(due), TOUCH_BATCH):
-            batch = due[start : start + TOUCH_BATCH]
-            touches = (session.touch() for session in batch)
-            for session, outcome in zip(batch, await asyncio.gather(*touches, return_exceptions=True), strict=True):
-                match outcome:
-                    case None:
-                        pass
-                    case SessionEnded():
-                        self._looks.add(
-                            [session.id], is_named=False
-                        )  # whoever holds it is told, if somebody has ended it
-                    case SessionUnavailable():
-                        if not is_told:
-                            is_told = True
-                            log.warning("sessions in use cannot be touched: %s", outcome)
-                    case _:
-                        log.error("a defect while a session was touched", exc_info=outcome)
+    def _found_ended(self, session: Session) -> None:
+        """Whoever holds it is told, if somebody has ended it."""
+        self._looks.add([session.id], is_named=False)
 
     async def _load(self, entry: _Entry) -> None:
         try:
@@ -327,7 +335,7 @@ class Sessions:
 
     def _leave(self, entry: _Entry) -> None:
         entry.users -= 1
-        if entry.users == 0:
+        if entry.users == 0 and entry.session.id not in self._queue:
             del self._entries[entry.session.id]
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from stickygw.errors import SessionEnded, SessionUnavailable, SessionValueError
 from stickygw.sessions.base import MAX_INTEGER, SessionConflict, SessionStore
+from stickygw.sessions.conflicts import retried
+from stickygw.sessions.exchanges import Exchanges
 from stickygw.sessions.fields import Fields
 from stickygw.sessions.leases import leased
 from stickygw.sessions.values import pack, unpack
@@ -25,12 +27,6 @@ TOUCH_SECONDS = 60.0
 REMEMBER_SECONDS = 90 * 86_400
 """So long the id of a destroyed session is refused; no cookie may live longer."""
 
-CONFLICT_SECONDS = 0.002
-"""Of several who change one field at once, those who were late try again within so much time, then within
-twice as much, and so on, up to `MAX_CONFLICT_SECONDS`."""
-
-MAX_CONFLICT_SECONDS = 0.064
-
 
 class Session(Fields):
     """The fields of one visitor's session, shared by all its connections on this worker.
@@ -43,7 +39,8 @@ class Session(Fields):
 
     `timeout`: seconds that a method waits at most for the store, and for its turn there before; then it raises
     `SessionUnavailable`. `remember`: seconds for which `destroy` makes the id worthless, those of the longest
-    cookie. `clock` gives seconds and never goes back, `jitter` numbers from 0 to 1.
+    cookie. `clock` gives seconds and never goes back, `jitter` numbers from 0 to 1. `queue` is called with the
+    session when the store does not answer its `save`: whether what is dirty will be written later.
     """
 
     def __init__(
@@ -57,6 +54,7 @@ class Session(Fields):
         touch_interval: float = TOUCH_SECONDS,
         timeout: float = 1.0,
         jitter: Callable[[], float] = random.random,
+        queue: Callable[[Session], bool] | None = None,
     ) -> None:
         super().__init__()
         self.id = id
@@ -65,13 +63,15 @@ class Session(Fields):
         self._remember = remember
         self._clock = clock
         self._touch_interval = touch_interval
-        self._timeout = timeout
+        self._exchanges = Exchanges(timeout)
         self._jitter = jitter
         self._extended_at: float | None = None  # None: not stored, or nobody knows when
         self._is_stored = False
         self._is_ended = False
         self._is_stale = False
-        self._turn = asyncio.Lock()
+        self._queue = queue
+        self.is_queued = False
+        """Set by the queue while whatever is dirty is written by it, so that `flush` needs no answer of the store."""
 
     def __repr__(self) -> str:
         return f"<Session of {len(self)} fields>"  # never the id: it is a credential, and reprs reach logs
@@ -127,24 +127,30 @@ class Session(Fields):
         """Write what changed since the last time, in one go, and extend the life. Without changes: `touch`.
 
         Nothing is stored for a new session that nobody wrote to. Raises `SessionUnavailable`: all stays dirty
-        and is tried again next time. Raises `SessionEnded`: it stays unwritten. Raises `SessionValueError`, once,
-        when a value was changed in place into something that cannot be kept: its field is again what is stored,
-        or gone; the other fields are written, or stay dirty if the store is away too.
+        and is tried again next time. With the setting ``session.store_down = "queue"`` it is queued instead, while
+        there is room, and written when the store is back; what memory cannot answer (`refresh`, `increment`,
+        `update_atomically`, `lock`, `destroy`) raises all the same. Raises `SessionEnded`: it stays unwritten. Raises
+        `SessionValueError`, once, when a value was changed in place into something that cannot be kept: its field is
+        again what is stored, or gone; the other fields are written, or stay dirty if the store is away too.
         """
         await self.flush()
 
-    async def flush(self) -> None:
-        """See `save`."""
+    async def flush(self, *, may_queue: bool = True) -> None:
+        """See `save`. Without `may_queue` it raises `SessionUnavailable` whatever the settings are."""
         refused = self._give_up_refused()
         try:
-            async with self._exchange():
-                await self._flush()
+            await self._save(may_queue)
         except (SessionUnavailable, SessionEnded) as error:
             if refused is not None:
                 raise refused from error
             raise
         if refused is not None:
             raise refused
+
+    async def write_changes(self) -> None:
+        """Write what changed and can be kept: of the rest its own handler is told. Raises as `save` does."""
+        async with self._exchange():
+            await self._flush()
 
     async def increment(self, field: str, by: int = 1) -> int:
         """Add `by` to an integer field in the store, atomically across all workers; the new value.
@@ -176,13 +182,17 @@ class Session(Fields):
         `SessionEnded`, `SessionValueError`, and what `function` raises.
         """
         self._check_room_for(field)
-        for attempt in range(attempts):
-            try:
-                async with self._exchange():
-                    return await self._update(field, function, default)
-            except SessionConflict:
-                await asyncio.sleep(self._jitter() * min(CONFLICT_SECONDS * 2**attempt, MAX_CONFLICT_SECONDS))
-        raise SessionUnavailable(f"session field {field!r} was changed by others at each of {attempts} attempts")
+
+        async def attempt() -> Any:
+            async with self._exchange():
+                return await self._update(field, function, default)
+
+        try:
+            return await retried(attempt, attempts=attempts, jitter=self._jitter)
+        except SessionConflict as error:
+            raise SessionUnavailable(
+                f"others changed session field {field!r} at each of {attempts} attempts"
+            ) from error
 
     async def touch(self) -> None:
         """Extend the life of a stored session, at most once in `touch_interval`. Raises
@@ -208,33 +218,24 @@ class Session(Fields):
     async def lock(self, seconds: float = 10.0, *, wait: float = 5.0) -> AsyncIterator[None]:
         """Have the session for this block alone, among all workers that lock it, not among those that don't.
 
-        At its beginning the session is refreshed, at its end saved. A block that takes more than `seconds` has it
-        alone no longer. Raises `TimeoutError` when others have it for `wait` seconds, give or take one answer
-        of the store, and what `refresh` and `save` do.
+        At its beginning the session is refreshed, at its end saved (never queued). A block that takes more than
+        `seconds` has it alone no longer. Raises `TimeoutError` when others have it for `wait` seconds, give or take one
+        answer of the store, and what `refresh` and `save` do.
         """
         async with leased(self._store, self.id, seconds, wait=wait, clock=self._clock, jitter=self._jitter):
             await self.refresh()
             try:
                 yield
             finally:
-                await self.flush()
+                await self.flush(may_queue=False)  # before anybody else has the lock
 
     # One exchange with the store
 
     @asynccontextmanager
     async def _exchange(self) -> AsyncIterator[None]:
-        """One exchange with the store at a time: answers on different connections may overtake each other.
-
-        One deadline for all that meet at a store that doesn't answer: the wait for the turn counts too.
-        """
-        deadline = asyncio.timeout(self._timeout)
         try:
-            async with deadline, self._turn:
+            async with self._exchanges.next():
                 yield
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise  # it is the application's
-            raise SessionUnavailable(f"the session's turn at the store took longer than {self._timeout:g} s") from error
         except SessionEnded:
             self._end()
             raise
@@ -261,6 +262,16 @@ class Session(Fields):
         except SessionUnavailable as error:
             # What was read is good all the same (a replica reads, but can't write). The touch stays due.
             log.debug("a loaded session was not touched: %s", error)
+
+    async def _save(self, may_queue: bool) -> None:
+        if may_queue and self.is_queued and not self.is_ended:
+            return
+        try:
+            await self.write_changes()
+        except SessionUnavailable as error:
+            if not may_queue or self._queue is None or not self._queue(self):
+                raise
+            log.debug("a session is not written now: %s", error)
 
     async def _flush(self) -> None:
         changed, _ = self._changes()  # what is refused is told by its own handler's flush

@@ -178,6 +178,7 @@ class AppClient:
             lifetime=self._settings.session.lifetime,
             is_tracked=lambda: True,
             counters=self.counters,
+            queue_writes=self._settings.session.store_down == "queue",
         )
         self.store.on_changed.append(self.sessions.invalidated)
         self.runtime = Runtime(

@@ -42,6 +42,7 @@ class Stores:
             lifetime=settings.session.lifetime,
             is_tracked=lambda: self._tracking.armed.is_set(),
             counters=counters,
+            queue_writes=settings.session.store_down == "queue",
         )
         self._tracking = Tracking(
             connections(url),

@@ -161,15 +161,18 @@ class Raw:
 
     async def opened(self) -> Answer:
         """The head of a 101; what follows it are frames."""
+        answer = await self.answer_head()
+        assert answer.status == 101, answer
+        return answer
+
+    async def answer_head(self) -> Answer:
+        """The head of an answer; what follows it is still to be read."""
         while b"\r\n\r\n" not in self._read:
             piece = await self.receive()
             assert piece, f"closed in the handshake: {self._read!r}"
             self._read += piece
-        text, _, rest = self._read.partition(b"\r\n\r\n")
-        answer = parsed(text + b"\r\n\r\n")
-        assert answer.status == 101, text
-        self._read = rest
-        return answer
+        text, _, self._read = self._read.partition(b"\r\n\r\n")
+        return parsed(text + b"\r\n\r\n")
 
     async def next_frame(self) -> Frame | None:
         """The next frame as it is on the wire, and None when the connection has ended. Pings stay unanswered."""

@@ -25,10 +25,11 @@ def valkey_binary() -> Path:
 
 
 class ValkeyServer:
-    """One server, whose data end with its process. `url` stays the same across restarts."""
+    """One server, whose data end with its process unless `is_durable`. `url` stays the same across restarts."""
 
-    def __init__(self, binary: Path | str | None = None) -> None:
+    def __init__(self, binary: Path | str | None = None, *, is_durable: bool = False) -> None:
         self._binary = str(binary or valkey_binary())
+        self._is_durable = is_durable
         self._folder = Path(tempfile.mkdtemp(prefix="stickygw-valkey-"))
         self._socket = self._folder / "s"
         self._process: subprocess.Popen[bytes] | None = None
@@ -43,8 +44,9 @@ class ValkeyServer:
     def start(self) -> None:
         """Start it and return when it answers."""
         assert self._process is None, "the server runs already"
-        # One thread and no persistence: nothing outlives a test.
-        arguments = ["--port", "0", "--unixsocket", str(self._socket), "--save", "", "--appendonly", "no"]
+        # One thread, and files, if any, in the folder that `close` removes: nothing outlives a test.
+        arguments = ["--port", "0", "--unixsocket", str(self._socket), "--save", ""]
+        arguments += ["--appendonly", "yes", "--appendfsync", "always"] if self._is_durable else ["--appendonly", "no"]
         self._process = subprocess.Popen(
             [self._binary, *arguments, "--dir", str(self._folder)], stdout=subprocess.DEVNULL
         )

@@ -22,6 +22,7 @@ from stickygw.primary.steering import Steering
 from stickygw.supervision import events as to
 from stickygw.wire.control import Request, Result, encode
 from stickygw.wire.status import SessionStorePlace, SlotStatus, Status, WorkerStatus
+from stickygw.wire.tell import SESSIONS_IN_USE, pack
 
 COOKIE = cookie_for(1).partition(": ")[2]
 
@@ -227,6 +228,9 @@ NOT_TO_BE_DONE: list[tuple[str, dict[str, Any], str]] = [
     ("ask", {"to": "all", "name": "echo", "timeout": 0}, "timeout is more than 0"),
     ("ask", {"to": "all", "name": "echo", "timeout": float("nan")}, "timeout is more than 0"),
     ("ask", {"to": 7, "name": "echo", "timeout": 1}, "slot 7 has no worker that is ready"),
+    ("sessions.in_use", {"ids": None}, "timeout is a number of seconds"),
+    *(("sessions.in_use", {"ids": ids, "timeout": 1}, "at most 500 texts") for ids in ("a", [1], ["a"] * 501)),
+    ("sessions.in_use", {"timeout": 0}, "timeout is more than 0"),
     ("tell", {"to": "all"}, "name is text"),
     ("tell", {"to": "all", "name": 7}, "name is a text"),
     *(("tell", {"to": to, "name": "echo"}, "goes to all, least_loaded or a slot") for to in ("me", True, [1], None)),
@@ -287,3 +291,37 @@ async def test_one_that_does_not_answer_in_time_is_told_with_the_others(short_di
         await commands.gateway.wait_ready()
         facts = await commands.do("ask", to="all", name="echo", payload=7, timeout=0.3)
         assert facts["answers"] == {0: {"payload": 7}, 1: {"error": "'echo': no answer within 0.3 s"}}
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+
+async def test_commands_learn_where_the_sessions_are_stored(short_dir: Path):
+    async with commanded(short_dir, SERVE, slots=1) as commands:
+        assert await commands.do("sessions.store") == STORE
+        assert "secret" not in repr(Result(dict(STORE)))
+
+
+async def test_every_worker_is_asked_what_it_has_in_use_and_who_is_silent_is_named(short_dir: Path):
+    script = """
+    say(Ready())
+    while not isinstance(message := decode(link.recv(1 << 17)), Deliver):
+        pass
+    if configure.slot == 0:
+        note(message.sender, message.name, message.payload)
+        say(Answer(message.ticket, bytes([7]), ""))
+    link.recv(1)
+    """
+    async with commanded(short_dir, script) as commands:
+        await commands.gateway.wait_ready()
+        facts = await commands.do("sessions.in_use", ids=["a", "b"], timeout=0.3)
+        assert facts["answers"] == {0: 7}
+        assert list(facts["silent"]) == [1]
+        assert "no answer within 0.3 s" in facts["silent"][1]
+        assert commands.gateway.notes() == [f"0.1 command {SESSIONS_IN_USE} {pack(['a', 'b'])}"]
+
+
+async def test_without_a_worker_no_session_is_in_use(short_dir: Path):
+    async with supervised(short_dir, "time.sleep(60)", slots=1) as gateway:
+        facts = await Commands(gateway).do("sessions.in_use", ids=None, timeout=1)
+        assert facts == {"answers": {}, "silent": {}}

@@ -15,7 +15,8 @@ from stickygw.observability.counters import Counters
 from stickygw.sessions import looks, registry
 from stickygw.sessions.base import Loaded, check_session_id
 from stickygw.sessions.memory import MemorySessionStore
-from stickygw.sessions.registry import TOUCH_BATCH, Sessions, new_session_id
+from stickygw.sessions.registry import Sessions, new_session_id
+from stickygw.sessions.touches import TOUCH_BATCH
 from stickygw.types import SessionId
 
 ID = SessionId("0123456789abcdef" * 2)

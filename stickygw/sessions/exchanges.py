@@ -1,0 +1,32 @@
+"""One exchange of a session with the store at a time: `Exchanges`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from stickygw.errors import SessionUnavailable
+
+
+class Exchanges:
+    """Those of one session, `timeout` seconds each: answers on different connections may overtake each other.
+
+    One deadline for all that meet at a store that doesn't answer: the wait for the turn counts too.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def next(self) -> AsyncIterator[None]:
+        """The next exchange is this block. Raises `SessionUnavailable` when the time is over."""
+        deadline = asyncio.timeout(self._timeout)
+        try:
+            async with deadline, self._turn:
+                yield
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise  # it is the application's
+            raise SessionUnavailable(f"the session's turn at the store took longer than {self._timeout:g} s") from error
