@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from pydantic import ValidationError
+from redis.asyncio.connection import parse_url
 
 from stickygw.config.checks import MAKE_SECRET, host_prefix_problems, touch_interval_problems
 from stickygw.config.settings import CookieSettings, RedisSettings, SessionSettings
@@ -26,6 +27,9 @@ log = logging.getLogger("stickygw.sessions")
 
 AsgiApp = Callable[[Scope, Receive, Send], Any]
 
+_OPTIONS = {"name": "cookie_name"}
+"""How settings are called here that have another name in a gateway."""
+
 _ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 
 
@@ -40,6 +44,7 @@ class SessionMiddleware:
     * `prefix`: the first part of every key; `timeout`: seconds for one call to the store, in both cases for a URL.
     * `ttl`: seconds a session is kept after its last use. `lifetime`: seconds after which its cookie ends, used or not.
       `touch_interval`: seconds in which its life is extended at most once; None: a quarter of `ttl`, at most 60.
+    * `store_down`: what becomes of changes while the store is away: they are refused, or queued in this process.
     * `cookie_name`, `domain`, `path`, `same_site`, `partitioned`: the cookie's. `https_only`: whether it is Secure;
       None: as the scheme of each request says, for which a server behind a proxy has to know the proxy.
 
@@ -48,7 +53,8 @@ class SessionMiddleware:
     with one that is in memory and current, needs no round trip in either case.
 
     With the store away a request whose session has to be loaded is answered 503 with Retry-After, and so is one whose
-    changes could not be saved, in the place of its own answer. Raises `SettingsError` for what is not allowed.
+    changes could be neither saved nor queued, in the place of its own answer. Raises `SettingsError` for what is not
+    allowed.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class SessionMiddleware:
         ttl: int = 14 * 86_400,
         lifetime: int = 90 * 86_400,
         touch_interval: float | None = None,
+        store_down: Literal["refuse", "queue"] = "refuse",
         cookie_name: str = "stickygw",
         domain: str | None = None,
         path: str = "/",
@@ -81,10 +88,15 @@ class SessionMiddleware:
                 'store: needed beside secret; the URL of a Redis or Valkey ("redis://…"), or a SessionStore'
             )
         try:
+            if isinstance(store, str):
+                parse_url(store)
+        except ValueError as error:
+            raise SettingsError(f"store: {error}") from None
+        try:
             cookie = CookieSettings(
                 name=cookie_name, domain=domain, path=path, same_site=same_site, partitioned=partitioned
             )
-            session = SessionSettings(ttl=ttl, lifetime=lifetime, touch_interval=touch_interval)
+            session = SessionSettings(ttl=ttl, lifetime=lifetime, touch_interval=touch_interval, store_down=store_down)
             redis = RedisSettings(prefix=prefix, timeout=timeout)
         except ValidationError as error:
             raise _settings_error(error) from None
@@ -130,10 +142,11 @@ class SessionMiddleware:
         scope["session"] = session
         try:
             await self._app(scope, exchange.receive, exchange.send)
-            await exchange.keep()
         except BaseException:
             await exchange.keep_after_error()
             raise
+        else:
+            await exchange.keep()
         finally:
             session.release()
             await exchange.end()
@@ -150,12 +163,12 @@ class SessionMiddleware:
 
 
 def _service(store: str | SessionStore, redis: RedisSettings, session: SessionSettings) -> SessionService:
-    options: dict[str, Any] = {"ttl": session.ttl, "lifetime": session.lifetime, "touch_interval": session.touch_interval}
     if isinstance(store, str):
-        return SessionService.over_redis(store, prefix=redis.prefix, timeout=redis.timeout, **options)
-    return SessionService(store, timeout=redis.timeout, **options)
+        return SessionService.over_redis(store, prefix=redis.prefix, timeout=redis.timeout, settings=session)
+    return SessionService(store, timeout=redis.timeout, settings=session)
 
 
 def _settings_error(error: ValidationError) -> SettingsError:
     """Without the values: one of them may be a secret."""
-    return SettingsError("\n".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors()))
+    problems = [(_OPTIONS.get(str(problem["loc"][0]), problem["loc"][0]), problem["msg"]) for problem in error.errors()]
+    return SettingsError("\n".join(f"{option}: {message}" for option, message in problems))

@@ -33,10 +33,14 @@ class SessionConflict(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What is stored of a session. `version` says which store wrote last, ``WRITER:COUNT``; b"" if none of ours did."""
+    """What is stored of a session. `version` says which store wrote last, ``WRITER:COUNT``; b"" if none of ours did.
+
+    `seconds_left`: to live; None: for ever, by another program.
+    """
 
     fields: dict[str, bytes]
     version: bytes
+    seconds_left: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,9 @@ class MemorySessionStore:
     async def load(self, id: SessionId) -> Loaded | None:
         """See `SessionStore.load`."""
         stored = self._stored(id)
-        return None if stored is None else Loaded(dict(stored.fields), stored.version)
+        if stored is None:
+            return None
+        return Loaded(dict(stored.fields), stored.version, self._sessions.seconds_left(id))
 
     async def write(
         self,

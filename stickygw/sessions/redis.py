@@ -81,14 +81,15 @@ class RedisSessionStore:
         async with self._answer(), self._client.pipeline(transaction=False) as pipeline:
             # In this order no transaction is needed: an end between the two is seen.
             pipeline.hgetall(key)
+            pipeline.pttl(key)
             pipeline.exists(end)
-            stored, is_ended = await pipeline.execute()
+            stored, left, is_ended = await pipeline.execute()
         if is_ended:
             raise SessionEnded("the session has ended")
         if not stored:
             return None
         fields = {name.decode(errors="surrogateescape"): packed for name, packed in stored.items() if name not in _OWN}
-        return Loaded(fields, stored.get(_VERSION, b""))
+        return Loaded(fields, stored.get(_VERSION, b""), left / 1000 if left >= 0 else None)
 
     async def write(
         self,

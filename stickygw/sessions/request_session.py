@@ -117,7 +117,7 @@ class RequestSession(MutableMapping[str, Any]):
         return await self.shared.increment(field, by)
 
     async def update_atomically(
-        self, field: str, function: Callable[[Any], Any], *, default: Any = None, attempts: int = 16
+        self, field: str, function: Callable[[Any], Any], *, default: Any = None, attempts: int = 64
     ) -> Any:
         """See `Session.update_atomically`."""
         return await self.shared.update_atomically(field, function, default=default, attempts=attempts)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from random import SystemRandom
-from typing import Any
 
+from stickygw.config.settings import SessionSettings
+from stickygw.observability.counters import Counters
 from stickygw.reconnect import connections
 from stickygw.sessions.base import SessionStore
 from stickygw.sessions.memory import MemorySessionStore
@@ -14,19 +15,35 @@ from stickygw.sessions.tracking import Tracking
 
 
 class SessionService:
-    """`Sessions` between `start` and `stop`; `options` are theirs."""
+    """`sessions` over `store`, which live between `start` and `stop`. `timeout`: seconds for one exchange with it."""
 
-    def __init__(self, store: SessionStore, *, tracking: Tracking | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        store: SessionStore,
+        *,
+        timeout: float,
+        settings: SessionSettings,
+        counters: Counters | None = None,
+        tracking: Tracking | None = None,
+    ) -> None:
         self._store = store
         self._tracking = tracking
-        is_told = isinstance(store, MemorySessionStore)
-        self.sessions = Sessions(store, is_tracked=lambda: is_told or self._is_armed, **options)
-        if isinstance(store, MemorySessionStore):
-            store.on_changed.append(self.sessions.invalidated)
+        self.sessions = Sessions(
+            store,
+            ttl=settings.ttl,
+            touch_interval=settings.touch_interval,
+            timeout=timeout,
+            lifetime=settings.lifetime,
+            is_tracked=self._is_tracked,
+            counters=counters,
+            queue_writes=settings.store_down == "queue",
+        )
 
     @classmethod
-    def over_redis(cls, url: str, *, prefix: str, timeout: float, **options: Any) -> SessionService:
-        """Over the Redis or Valkey at `url`. `prefix`: of its keys; `timeout`: seconds for each call."""
+    def over_redis(
+        cls, url: str, *, prefix: str, timeout: float, settings: SessionSettings, counters: Counters | None = None
+    ) -> SessionService:
+        """Over the Redis or Valkey at `url`; `prefix`: of its keys."""
         tracking = Tracking(
             connections(url),
             prefix=prefix,
@@ -34,24 +51,28 @@ class SessionService:
             random=SystemRandom(),
         )
         store = RedisSessionStore.from_url(url, prefix=prefix, timeout=timeout)
-        service = cls(store, tracking=tracking, timeout=timeout, **options)
+        service = cls(store, timeout=timeout, settings=settings, counters=counters, tracking=tracking)
         return service
-
-    @property
-    def _is_armed(self) -> bool:
-        return self._tracking is not None and self._tracking.armed.is_set()
 
     def start(self) -> None:
         """Begin, in tasks of its own."""
         self.sessions.start()
         if self._tracking is not None:
             self._tracking.start()
+        if isinstance(self._store, MemorySessionStore):
+            self._store.on_changed.append(self.sessions.invalidated)
 
     async def stop(self) -> None:
         """End them, and let go of the store."""
+        if isinstance(self._store, MemorySessionStore):
+            self._store.on_changed.remove(self.sessions.invalidated)
         if self._tracking is not None:
             await self._tracking.stop()
         await self.sessions.stop()
-        if isinstance(self._store, MemorySessionStore):
-            self._store.on_changed.remove(self.sessions.invalidated)
         await self._store.close()
+
+    def _is_tracked(self) -> bool:
+        """Whether we are told of every write just now."""
+        return isinstance(self._store, MemorySessionStore) or (
+            self._tracking is not None and self._tracking.armed.is_set()
+        )

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from stickygw.errors import SessionEnded, SessionUnavailable, SessionValueError
-from stickygw.sessions.base import MAX_INTEGER, SessionConflict, SessionStore
+from stickygw.sessions.base import MAX_INTEGER, Loaded, SessionConflict, SessionStore
 from stickygw.sessions.conflicts import retried
 from stickygw.sessions.exchanges import Exchanges
 from stickygw.sessions.fields import Fields
@@ -118,7 +118,8 @@ class Session(Fields):
         Raises `SessionUnavailable` and `SessionEnded`.
         """
         async with self._exchange():
-            self._is_stale = (await self._load() or {}) != self._stored
+            loaded = await self._load()
+            self._is_stale = ({} if loaded is None else loaded.fields) != self._stored
             return self._is_stale
 
     # Writing
@@ -172,7 +173,7 @@ class Session(Fields):
             return value
 
     async def update_atomically(
-        self, field: str, function: Callable[[Any], Any], *, default: Any = None, attempts: int = 16
+        self, field: str, function: Callable[[Any], Any], *, default: Any = None, attempts: int = 64
     ) -> Any:
         """Make a field what `function` makes of it, so that no other worker's change is lost; the new value.
 
@@ -240,23 +241,25 @@ class Session(Fields):
             self._end()
             raise
 
-    async def _load(self) -> dict[str, bytes] | None:
+    async def _load(self) -> Loaded | None:
         """What is stored; None: nothing. One that was, and is no more, has ended."""
         self._check_not_ended()
         loaded = await self._store.load(self.id)
         if loaded is None and self._is_stored:
             raise SessionEnded("nothing is stored of the session any more")
-        return None if loaded is None else loaded.fields
+        return loaded
 
     async def _refresh(self) -> None:
         was_stale, self._is_stale = self._is_stale, False  # what is written from now on, the load may miss
         try:
-            stored = await self._load()
+            loaded = await self._load()
         except BaseException:
             self._is_stale |= was_stale
             raise
-        self._take_loaded(stored or {})
-        self._is_stored = stored is not None
+        self._take_loaded({} if loaded is None else loaded.fields)
+        self._is_stored = loaded is not None
+        if loaded is not None and loaded.seconds_left is not None:
+            self._extended_at = self._clock() - max(0.0, self._ttl - loaded.seconds_left)
         try:
             await self._touch()  # loaded late in its life, it would end under who loaded it
         except SessionUnavailable as error:

@@ -9,10 +9,7 @@ from stickygw.bridge.hub import Hub
 from stickygw.bridge.redis import RedisBridge
 from stickygw.config.settings import Settings
 from stickygw.observability.counters import Counters
-from stickygw.reconnect import connections
-from stickygw.sessions.redis import RedisSessionStore
-from stickygw.sessions.registry import Sessions
-from stickygw.sessions.tracking import Tracking
+from stickygw.sessions.service import SessionService
 from stickygw.wire.prepared import PreparedMessage
 
 
@@ -31,38 +28,24 @@ class Stores:
             counters=counters,
             random=SystemRandom(),
         )
-        self._session_store = RedisSessionStore.from_url(
-            url, prefix=settings.redis.prefix, timeout=settings.redis.timeout
-        )
-        self.sessions = Sessions(
-            self._session_store,
-            ttl=settings.session.ttl,
-            touch_interval=settings.session.touch_interval,
-            timeout=settings.redis.timeout,
-            lifetime=settings.session.lifetime,
-            is_tracked=lambda: self._tracking.armed.is_set(),
-            counters=counters,
-            queue_writes=settings.session.store_down == "queue",
-        )
-        self._tracking = Tracking(
-            connections(url),
+        self._session_service = SessionService.over_redis(
+            url,
             prefix=settings.redis.prefix,
-            on_invalidated=self.sessions.invalidated,
-            random=SystemRandom(),
+            timeout=settings.redis.timeout,
+            settings=settings.session,
+            counters=counters,
         )
+        self.sessions = self._session_service.sessions
 
     def _deliver(self, room: str, message: PreparedMessage) -> None:
         self.hub.deliver(room, message)
 
     async def __aenter__(self) -> Stores:
-        self.sessions.start()
-        self._tracking.start()
+        self._session_service.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.bridge.stop()
-        await self._tracking.stop()
-        await self.sessions.stop()
-        await self._session_store.close()
+        await self._session_service.stop()

@@ -381,6 +381,19 @@ async def test_a_touch_is_due_when_something_is_stored_and_the_interval_has_pass
     assert not session.is_touch_due
 
 
+async def test_a_load_shortly_after_somebody_s_use_is_no_second_one(
+    store: Store, session: Session, clock: Clock
+) -> None:
+    await store.write(ID, {"a": b"\x01"}, [], 1000, is_new=True)
+    clock.now += 59
+    await session.refresh()
+    assert store.calls[1:] == [("load",)]
+    assert not session.is_touch_due
+    clock.now += 1
+    await session.refresh()
+    assert store.calls[2:] == [("load",), ("touch",)]
+
+
 async def test_a_load_is_a_use(store: Store, session: Session, clock: Clock) -> None:
     await store.write(ID, {"a": b"\x01"}, [], 10, is_new=True)
     await session.refresh()
