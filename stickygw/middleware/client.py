@@ -22,8 +22,9 @@ class Client(Protocol):
 
         `is_opening`: the answer opens a WebSocket."""
 
-    def watch(self, close: Callable[[], None]) -> None:
-        """Call `close`, once, when the session of the WebSocket that was opened has ended."""
+    def watch(self, close: Callable[[], None]) -> bool:
+        """Call `close`, once, when the session of the WebSocket that was opened has ended. False: somebody else ends
+        the WebSocket then."""
 
     def leave(self) -> None:
         """The request is over."""
@@ -38,11 +39,11 @@ class GatewayClient:
     def told(self, fields: Fields, *, is_opening: bool) -> Fields:
         return fields
 
-    def watch(self, close: Callable[[], None]) -> None:
-        """The gateway does."""
+    def watch(self, close: Callable[[], None]) -> bool:
+        return False  # the gateway does
 
     def leave(self) -> None:
-        """The gateway knows."""
+        pass  # the gateway knows
 
 
 class CookieClient:
@@ -63,9 +64,10 @@ class CookieClient:
         self._visit.answered(with_cookie=signed is not None)
         return fields if signed is None else signed
 
-    def watch(self, close: Callable[[], None]) -> None:
+    def watch(self, close: Callable[[], None]) -> bool:
         issued = self._claim.issued if self._claim is not None and self._visit.is_known else 0
         self._holder = self._sessions.watch(self._visit.session_id, close, issued=issued)
+        return True
 
     def leave(self) -> None:
         if self._holder is not None:

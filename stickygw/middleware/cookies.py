@@ -67,13 +67,18 @@ def with_cookie(fields: Iterable[tuple[bytes, bytes]], cookie: str, *, is_openin
     """The fields of an answer with `cookie` among them, and shared caches told to keep out; None for one that the
     application has marked for shared caches: another client must not get this one's session."""
     given = list(fields)
-    controls = b",".join(value for name, value in given if name.lower() == b"cache-control")
+    controls = cache_control(given)
     if is_public(controls):
         return None
     given.append((b"set-cookie", cookie.encode("ascii")))
     if not is_opening and not is_private(controls):
         given.append((b"cache-control", b"private"))
     return given
+
+
+def cache_control(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The values of all Cache-Control fields."""
+    return b",".join(value for name, value in fields if name.lower() == b"cache-control")
 
 
 def varying(fields: Iterable[tuple[bytes, bytes]]) -> Fields:

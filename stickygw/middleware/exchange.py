@@ -9,7 +9,8 @@ from typing import Any
 
 from stickygw.errors import SessionEnded, SessionUnavailable
 from stickygw.middleware.client import Client
-from stickygw.middleware.cookies import varying
+from stickygw.middleware.cookies import cache_control, varying
+from stickygw.routing.set_cookie import is_public
 from stickygw.sessions.holders import SESSION_ENDED
 
 log = logging.getLogger("stickygw.sessions")
@@ -34,19 +35,41 @@ class Exchange:
         self._send = send
         self._client = client
         self._session = client.session
-        self._is_open = False  # a WebSocket, accepted and not closed by us
+        self._is_answered = False
         self._is_taken_back = False  # the answer was ours, and the application's goes nowhere
+        self._is_open = False  # a WebSocket
+        self._is_watched = False  # it is closed here when the session ends
+        self._receiving: asyncio.Future[Message] | None = None  # the next message of an open WebSocket
         self._closing: asyncio.Task[None] | None = None
 
     async def receive(self) -> Message:
         """For the application. In a WebSocket, what was written to the session is saved before a wait, and what others
         wrote is there after it."""
-        if self._is_open:
-            await self.keep()
-        message = await self._receive()
-        if self._is_open and message["type"] == "websocket.receive":
-            await self._session.freshen()
+        if not self._is_open:
+            return await self._receive()
+        await self._keep()
+        message = await (self._received_unless_closed() if self._is_watched else self._receive())
+        await self._session.freshen()
         return message
+
+    async def _received_unless_closed(self) -> Message:
+        """The next message, or the end that `close` has made. Who gives up this wait gets the message at the next one.
+
+        Granian (2.8) sends no close while it is asked for a message, until the client sends one: so `close` has to be
+        able to take that back.
+        """
+        if self._closing is None:
+            if self._receiving is None:
+                self._receiving = asyncio.ensure_future(self._receive())
+            if not self._receiving.done():
+                await asyncio.wait({self._receiving})
+        if self._closing is not None:
+            await asyncio.wait({self._closing})
+            code, reason = SESSION_ENDED
+            return {"type": "websocket.disconnect", "code": code, "reason": reason}
+        assert self._receiving is not None
+        received, self._receiving = self._receiving, None
+        return received.result()
 
     async def send(self, message: Message) -> None:
         """For the application. The session is saved before the head of the answer leaves; where that cannot be, the
@@ -58,21 +81,25 @@ class Exchange:
         if message["type"] not in _HEADS:
             await self._send(message)
             return
+        is_opening = message["type"] == "websocket.accept"
+        fields = list(message.get("headers", ()))
+        if is_public(cache_control(fields)) and not self._session.is_known:
+            self._give_up("marked public, and so without a cookie")
         try:
-            if self._session.is_dirty:
+            # Of one that this request asked nothing, others save what they wrote, and are told if they can't.
+            if self._session.is_accessed and self._session.is_dirty:
                 await self._session.save()
         except (SessionUnavailable, SessionEnded) as error:
             log.warning("an answer is taken back, because its session was not saved: %s", error)
             await self.refuse()
             return
-        is_opening = message["type"] == "websocket.accept"
-        fields = list(message.get("headers", ()))
+        self._is_answered = True
         if self._session.is_accessed and not is_opening:
             fields = varying(fields)
         await self._send({**message, "headers": self._client.told(fields, is_opening=is_opening)})
         if is_opening:
             self._is_open = True
-            self._client.watch(self.close)
+            self._is_watched = self._client.watch(self.close)
 
     async def refuse(self) -> None:
         """Answer 503 in the application's place; without the extension for that, a WebSocket gets the server's 403."""
@@ -89,16 +116,40 @@ class Exchange:
 
     def close(self) -> None:
         """Close the WebSocket, because its session has ended. Idempotent."""
-        if self._is_open and not self._is_taken_back:
+        if self._is_watched and not self._is_taken_back:
             self._is_taken_back = True
             self._closing = asyncio.create_task(self._close(), name="session closer")
 
-    async def keep(self) -> None:
-        """Save the session where the answer has left already: what fails is told to the log, and tried again next time.
+    async def finish(self) -> None:
+        """The application is done: save what it has written since the answer began.
 
-        Raises what is the application's own fault: `SessionValueError`, and `RuntimeError` where no answer told the
-        client of its new session.
+        Raises what is its own fault: `SessionValueError`, and `RuntimeError` where no answer told the client of its new
+        session.
         """
+        if self._is_taken_back:
+            return  # nobody was told that anything is done
+        if not self._is_answered and not self._session.is_known:
+            self._give_up("none")  # a server's 500, or 403, tells nobody of a session
+            return
+        await self._keep()
+
+    async def finish_after_error(self) -> None:
+        """`finish`, where the application has raised: that error goes on."""
+        try:
+            await self.finish()
+        except Exception:
+            log.exception("a session was not written, behind an error")
+
+    async def end(self) -> None:
+        """The application is done: nobody watches any more, and what `close` has begun is waited for."""
+        self._client.leave()
+        if self._receiving is not None:
+            self._receiving.cancel()
+        if self._closing is not None:
+            await asyncio.wait({self._closing})
+
+    async def _keep(self) -> None:
+        """Save the session where the answer has left: what fails is told to the log, and tried again next time."""
         try:
             await self._session.keep()
         except SessionUnavailable as error:
@@ -107,21 +158,16 @@ class Exchange:
             log.warning("a session was not written: %s", error)
             self.close()
 
-    async def keep_after_error(self) -> None:
-        """`keep`, where the application has raised: that error goes on."""
-        try:
-            await self.keep()
-        except Exception:
-            log.exception("a session was not written, behind an error")
-
-    async def end(self) -> None:
-        """The application is done: nobody watches any more, and what `close` has begun is waited for."""
-        self._client.leave()
-        if self._closing is not None:
-            await asyncio.wait({self._closing})
+    def _give_up(self, answer: str) -> None:
+        """The client will not hear of its new session: nothing of it is stored. `answer`: what it gets."""
+        if self._session.give_up():
+            log.warning("a new session is lost for its client: its answer is %s", answer)
 
     async def _close(self) -> None:
         code, reason = SESSION_ENDED
+        if self._receiving is not None:
+            self._receiving.cancel()
+            await asyncio.wait({self._receiving})
         try:
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
         except Exception as error:  # noqa: BLE001 - servers differ in what they raise for one that is closed already

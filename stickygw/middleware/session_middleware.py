@@ -116,7 +116,10 @@ class SessionMiddleware:
             client = self._client_of(scope)
             await self._serve(scope, Exchange(scope, receive, send, client), client.session)
         elif scope["type"] == "lifespan":
-            await self._app(scope, receive, self._ending(send))
+            try:
+                await self._app(scope, receive, self._ending(send))
+            finally:
+                await self._stop()
         else:
             await self._app(scope, receive, send)
 
@@ -143,10 +146,10 @@ class SessionMiddleware:
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except BaseException:
-            await exchange.keep_after_error()
+            await exchange.finish_after_error()
             raise
         else:
-            await exchange.keep()
+            await exchange.finish()
         finally:
             session.release()
             await exchange.end()
@@ -155,11 +158,15 @@ class SessionMiddleware:
         """`send` of a lifespan: the sessions end behind the application, and before the server may go."""
 
         async def sending(message: Message) -> None:
-            if self._standalone is not None and message["type"] in _ENDS:
-                await self._standalone.stop()
+            if message["type"] in _ENDS:
+                await self._stop()
             await send(message)
 
         return sending
+
+    async def _stop(self) -> None:
+        if self._standalone is not None:
+            await self._standalone.stop()
 
 
 def _service(store: str | SessionStore, redis: RedisSettings, session: SessionSettings) -> SessionService:

@@ -57,8 +57,8 @@ class Sessions:
     ``sessions_invalidated`` (in use, and written to elsewhere), ``sessions_ended`` (holders that were told, because
     it ``ended``, or its ``lifetime`` is over) and ``session_reads_failed`` (a handler went on with an old copy).
 
-    `queue_writes`: what the store does not take is kept and written when it is back (`WriteBack`), and who comes
-    while it is away to a session that is in memory has it as it is there; otherwise both get `SessionUnavailable`.
+    While the store is away, who comes to a session that is in memory has it as it is there. `queue_writes`: what the
+    store does not take is kept and written when it is back (`WriteBack`).
 
     Its size is that of the connections and requests that hold a session, which are bounded elsewhere, and of the queue.
     """
@@ -124,7 +124,8 @@ class Sessions:
         one that has ended: compare `Session.id`.
 
         What is stored is loaded; of a session in use already, only if it may have changed. Opens of one id that
-        meet share one load. Each open needs one `release`, unless it raised `SessionUnavailable`.
+        meet share one load. Each open needs one `release`, unless it raised `SessionUnavailable`: the store is away,
+        and the session is not in memory.
         """
         if id is None:
             return self._new()
@@ -276,8 +277,8 @@ class Sessions:
         try:
             loading.result()
         except SessionUnavailable:
-            if not (self._queues_writes and entry.is_loaded):
-                raise
+            if not entry.is_loaded:
+                raise  # nobody knows what is in it; of one that is in memory, what is read goes on
 
     def _is_current(self, entry: _Entry) -> bool:
         if entry.session.is_queued:

@@ -140,6 +140,10 @@ class RequestSession(MutableMapping[str, Any]):
 
     # For whoever serves the request
 
+    def give_up(self) -> bool:
+        """See `Visit.give_up`."""
+        return self._is_loaded and self._visit.give_up()
+
     async def keep(self) -> None:
         """See `Visit.keep`. Nothing, if it was never loaded."""
         if self._is_loaded:

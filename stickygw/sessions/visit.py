@@ -117,6 +117,14 @@ class Visit:
         except (SessionUnavailable, SessionEnded) as error:
             log.debug("a session was not touched: %s", error)
 
+    def give_up(self) -> bool:
+        """Forget what was written to a session of which nothing is stored; whether that was anything."""
+        session = self.session
+        if session is None or not session.is_new or not session.is_dirty:
+            return False
+        session.clear()
+        return True
+
     async def regenerate(self) -> None:
         """Give the client's session a new id, which the answer tells; the old one is worthless at once.
 

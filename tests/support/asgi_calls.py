@@ -98,7 +98,6 @@ class Call:
         answer.body += body.get("body", b"")
         return answer
 
-
     async def _run(self, app: AsgiApp) -> None:
         try:
             await app(self.scope, self._to_app.get, self._from_app.put)

@@ -93,15 +93,44 @@ async def test_one_that_is_kept_from_them_already_stays_as_it_is(control: str) -
 
 
 @pytest.mark.parametrize("control", ["public, max-age=60", "s-maxage=60"])
-async def test_a_response_for_shared_caches_has_no_cookie_and_that_is_logged(
-    control: str, store: Store, caplog: pytest.LogCaptureFixture
+async def test_a_response_for_shared_caches_has_no_cookie_and_a_new_session_is_given_up_there(
+    control: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def public(request: Request) -> Response:
         return PlainTextResponse(await count(request), headers={"Cache-Control": control})
 
-    answer = await Browser(served(public, store=store)).get()
-    assert (answer.cookie, answer.get("Cache-Control")) == (None, control)
+    store = Store()
+    async with Browser(served(public, store=store)).begin() as call:
+        answer = await call.answer()
+        assert (answer.cookie, answer.get("Cache-Control")) == (None, control)
+        await call.end()
+    assert store.ids == []
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "public" in caplog.text
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_what_an_application_writes_and_then_gives_no_answer_is_stored_for_nobody(
+    store: Store, caplog: pytest.LogCaptureFixture, *, fails: bool
+) -> None:
+    async def writes(scope: Any, receive: Any, send: Any) -> None:
+        scope["session"]["n"] = 1
+        if fails:
+            raise LookupError("the application's own")
+
+    app = SessionMiddleware(writes, secret=NEW, store=store)
+    scope = {"type": "http", "headers": [], "scheme": "http", "path": "/"}
+    if fails:
+        with pytest.raises(LookupError):
+            await app(scope, never, never)
+    else:
+        await app(scope, never, never)
+    assert store.ids == []
+    assert "a new session is lost for its client" in caplog.text
+
+
+async def never(*_: Any) -> Any:
+    raise AssertionError("nobody asked")
 
 
 async def test_only_an_answer_that_asked_the_session_varies_by_cookie() -> None:

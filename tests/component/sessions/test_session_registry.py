@@ -20,6 +20,7 @@ from stickygw.sessions.touches import TOUCH_BATCH
 from stickygw.types import SessionId
 
 ID = SessionId("0123456789abcdef" * 2)
+OTHER = SessionId("fedcba9876543210" * 2)
 
 
 class Store(MemorySessionStore):
@@ -105,11 +106,14 @@ async def test_a_failed_open_leaves_nothing(store: Store, sessions: Sessions) ->
     await sessions.open(ID)
 
 
-async def test_a_failed_refresh_leaves_the_others_their_session(store: Store, sessions: Sessions) -> None:
+async def test_with_the_store_away_who_comes_to_a_session_in_memory_has_it_as_it_is_there(
+    store: Store, sessions: Sessions
+) -> None:
     session = await sessions.open(ID)
     store.is_away = True
+    assert await sessions.open(ID) is session
     with pytest.raises(SessionUnavailable):
-        await sessions.open(ID)
+        await sessions.open(OTHER)
     assert sessions.session_count == 1
     store.is_away = False
     assert await sessions.open(ID) is session
