@@ -116,7 +116,7 @@ class SessionSettings(_Section):
         default=90 * 86_400,
         description="Seconds after which a session's cookie ends, used or not (absolute).",
     )
-    touch_interval: Annotated[float, Field(ge=0)] | None = Field(
+    touch_interval: Annotated[float, Field(ge=0.1)] | None = Field(
         default=None,
         description=(
             "Seconds in which a session that is in use has its life extended at most once, below ttl; none: a quarter "

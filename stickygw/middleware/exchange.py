@@ -21,7 +21,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 RETRY_AFTER = b"1"
-"""Seconds after which a client that was refused may come again."""
+"""Seconds after which a client that was refused with 503 may come again."""
 
 _HEADS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 
@@ -36,7 +36,8 @@ class Exchange:
         self._client = client
         self._session = client.session
         self._is_answered = False
-        self._is_taken_back = False  # the answer was ours, and the application's goes nowhere
+        self._is_taken_back = False  # the answer, or the end, was ours: the application's goes nowhere
+        self._is_refused = False  # nobody was told that anything is done
         self._is_open = False  # a WebSocket
         self._is_watched = False  # it is closed here when the session ends
         self._receiving: asyncio.Future[Message] | None = None  # the next message of an open WebSocket
@@ -49,7 +50,11 @@ class Exchange:
             return await self._receive()
         await self._keep()
         message = await (self._received_unless_closed() if self._is_watched else self._receive())
-        await self._session.freshen()
+        try:
+            await self._session.freshen()
+        except SessionEnded:
+            self.close()
+            return await self._ended()
         return message
 
     async def _received_unless_closed(self) -> Message:
@@ -64,16 +69,22 @@ class Exchange:
             if not self._receiving.done():
                 await asyncio.wait({self._receiving})
         if self._closing is not None:
-            await asyncio.wait({self._closing})
-            code, reason = SESSION_ENDED
-            return {"type": "websocket.disconnect", "code": code, "reason": reason}
+            return await self._ended()
         assert self._receiving is not None
         received, self._receiving = self._receiving, None
         return received.result()
 
+    async def _ended(self) -> Message:
+        """What the application hears of the session's end, behind our close, or before the gateway's."""
+        if self._closing is not None:
+            await asyncio.wait({self._closing})
+        code, reason = SESSION_ENDED
+        return {"type": "websocket.disconnect", "code": code, "reason": reason}
+
     async def send(self, message: Message) -> None:
-        """For the application. The session is saved before the head of the answer leaves; where that cannot be, the
-        answer is 503: the client must not take for done what is not."""
+        """For the application. What this request has written to the session is saved before the head of the answer
+        leaves; where that cannot be, it is given up and the answer is `refuse`'s: the client must not take for done
+        what is not, and what it was told to be not done must not be done later."""
         if self._is_taken_back:
             if self._scope["type"] == "websocket":
                 raise ConnectionResetError("the WebSocket is closed: its session is over, or could not be saved")
@@ -86,12 +97,12 @@ class Exchange:
         if is_public(cache_control(fields)) and not self._session.is_known:
             self._give_up("marked public, and so without a cookie")
         try:
-            # Of one that this request asked nothing, others save what they wrote, and are told if they can't.
-            if self._session.is_accessed and self._session.is_dirty:
+            # What other requests of the client wrote they save themselves, and are told if they can't.
+            if self._session.is_dirty:
                 await self._session.save()
         except (SessionUnavailable, SessionEnded) as error:
             log.warning("an answer is taken back, because its session was not saved: %s", error)
-            await self.refuse()
+            await self.refuse(error)
             return
         self._is_answered = True
         if self._session.is_accessed and not is_opening:
@@ -101,18 +112,22 @@ class Exchange:
             self._is_open = True
             self._is_watched = self._client.watch(self.close)
 
-    async def refuse(self) -> None:
-        """Answer 503 in the application's place; without the extension for that, a WebSocket gets the server's 403."""
-        self._is_taken_back = True
+    async def refuse(self, error: SessionUnavailable | SessionEnded) -> None:
+        """Answer in the application's place: 503, or 409 to who comes with a session that has ended meanwhile.
+
+        Without the extension for that, a WebSocket gets the server's 403.
+        """
+        self._is_taken_back = self._is_refused = True
+        self._session.roll_back()
         kind = "http.response"
         if self._scope["type"] == "websocket":
             if "websocket.http.response" not in (self._scope.get("extensions") or {}):
                 await self._send({"type": "websocket.close", "code": 1013, "reason": "sessions are not available"})
                 return
             kind = "websocket.http.response"
-        fields = [(b"content-type", b"text/plain; charset=utf-8"), (b"retry-after", RETRY_AFTER)]
-        await self._send({"type": f"{kind}.start", "status": 503, "headers": fields})
-        await self._send({"type": f"{kind}.body", "body": b"sessions are not available\n"})
+        status, reason, fields = _refusal(error)
+        await self._send({"type": f"{kind}.start", "status": status, "headers": fields})
+        await self._send({"type": f"{kind}.body", "body": reason})
 
     def close(self) -> None:
         """Close the WebSocket, because its session has ended. Idempotent."""
@@ -126,8 +141,9 @@ class Exchange:
         Raises what is its own fault: `SessionValueError`, and `RuntimeError` where no answer told the client of its new
         session.
         """
-        if self._is_taken_back:
-            return  # nobody was told that anything is done
+        if self._is_refused:
+            self._session.roll_back()  # what it has written behind the refusal
+            return
         if not self._is_answered and not self._session.is_known:
             self._give_up("none")  # a server's 500, or 403, tells nobody of a session
             return
@@ -143,10 +159,15 @@ class Exchange:
     async def end(self) -> None:
         """The application is done: nobody watches any more, and what `close` has begun is waited for."""
         self._client.leave()
-        if self._receiving is not None:
-            self._receiving.cancel()
         if self._closing is not None:
             await asyncio.wait({self._closing})
+        await self._stop_receiving()
+
+    async def _stop_receiving(self) -> None:
+        """Ask the server for no message any more, and wait until it knows."""
+        if self._receiving is not None:
+            self._receiving.cancel()
+            await asyncio.gather(self._receiving, return_exceptions=True)  # nobody needs what came of it
 
     async def _keep(self) -> None:
         """Save the session where the answer has left: what fails is told to the log, and tried again next time."""
@@ -165,10 +186,16 @@ class Exchange:
 
     async def _close(self) -> None:
         code, reason = SESSION_ENDED
-        if self._receiving is not None:
-            self._receiving.cancel()
-            await asyncio.wait({self._receiving})
+        await self._stop_receiving()
         try:
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
         except Exception as error:  # noqa: BLE001 - servers differ in what they raise for one that is closed already
             log.debug("a WebSocket whose session ended was not closed: %r", error)
+
+
+def _refusal(error: SessionUnavailable | SessionEnded) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    """Status, body and fields of the answer."""
+    fields = [(b"content-type", b"text/plain; charset=utf-8")]
+    if isinstance(error, SessionEnded):
+        return 409, b"the session has ended\n", fields
+    return 503, b"sessions are not available\n", [*fields, (b"retry-after", RETRY_AFTER)]

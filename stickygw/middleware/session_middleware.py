@@ -11,7 +11,7 @@ from redis.asyncio.connection import parse_url
 
 from stickygw.config.checks import MAKE_SECRET, host_prefix_problems, touch_interval_problems
 from stickygw.config.settings import CookieSettings, RedisSettings, SessionSettings
-from stickygw.errors import OutsideGateway, SessionUnavailable, SettingsError
+from stickygw.errors import OutsideGateway, SessionEnded, SessionUnavailable, SettingsError
 from stickygw.middleware.client import Client, CookieClient, GatewayClient
 from stickygw.middleware.cookies import Cookies
 from stickygw.middleware.exchange import Exchange, Message, Receive, Scope, Send
@@ -29,6 +29,11 @@ AsgiApp = Callable[[Scope, Receive, Send], Any]
 
 _OPTIONS = {"name": "cookie_name"}
 """How settings are called here that have another name in a gateway."""
+
+_NO_URL = (
+    'not the URL of a Redis or Valkey, as in "redis://user:password@host:6379/0"; "/", "?", "#", "@", ":" and "%" in '
+    "a password are written percent-encoded"
+)
 
 _ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 
@@ -53,8 +58,8 @@ class SessionMiddleware:
     with one that is in memory and current, needs no round trip in either case.
 
     With the store away a request whose session has to be loaded is answered 503 with Retry-After, and so is one whose
-    changes could be neither saved nor queued, in the place of its own answer. Raises `SettingsError` for what is not
-    allowed.
+    changes could be neither saved nor queued, in the place of its own answer: they are given up. A request that wrote
+    to a session which ended meanwhile is answered 409. Raises `SettingsError` for what is not allowed.
     """
 
     def __init__(
@@ -90,8 +95,8 @@ class SessionMiddleware:
         try:
             if isinstance(store, str):
                 parse_url(store)
-        except ValueError as error:
-            raise SettingsError(f"store: {error}") from None
+        except ValueError:  # whose text may have a part of the password
+            raise SettingsError(f"store: {_NO_URL}") from None
         try:
             cookie = CookieSettings(
                 name=cookie_name, domain=domain, path=path, same_site=same_site, partitioned=partitioned
@@ -138,9 +143,9 @@ class SessionMiddleware:
         if not session.is_known or self._autoload(scope):
             try:
                 await session.load()
-            except SessionUnavailable as error:
+            except (SessionUnavailable, SessionEnded) as error:
                 log.warning("a request is refused: %s", error)
-                await exchange.refuse()
+                await exchange.refuse(error)
                 return
         scope["session"] = session
         try:
@@ -151,8 +156,10 @@ class SessionMiddleware:
         else:
             await exchange.finish()
         finally:
-            session.release()
-            await exchange.end()
+            try:
+                session.release()
+            finally:
+                await exchange.end()
 
     def _ending(self, send: Send) -> Send:
         """`send` of a lifespan: the sessions end behind the application, and before the server may go."""

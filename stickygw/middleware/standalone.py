@@ -10,26 +10,31 @@ from stickygw.sessions.service import SessionService
 
 
 class Standalone:
-    """Made by `make` for the event loop that asks first; a test client may have a new loop for each request.
+    """One service by `make` for each event loop that asks; a test client may have a new loop for each request.
 
-    What was made for a loop that has ended is left to it: nothing of it can be awaited any more.
+    Nothing of a loop that is closed can be awaited any more: when the next is made, what it had is abandoned.
     """
 
     def __init__(self, make: Callable[[], SessionService]) -> None:
         self._make = make
-        self._service: SessionService | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._services: dict[asyncio.AbstractEventLoop, SessionService] = {}
 
     def sessions(self) -> Sessions:
         """Those of the running loop."""
         loop = asyncio.get_running_loop()
-        if self._service is None or self._loop is not loop:
-            self._service, self._loop = self._make(), loop
-            self._service.start()
-        return self._service.sessions
+        if loop not in self._services:
+            self._abandon_closed()
+            service = self._services[loop] = self._make()
+            service.start()
+        return self._services[loop].sessions
 
     async def stop(self) -> None:
-        """End what the running loop has. A request that comes later has a new one."""
-        service, self._service = self._service, None
-        if service is not None and self._loop is asyncio.get_running_loop():
+        """End what the running loop has, not what others have. A request that comes later has a new one."""
+        self._abandon_closed()
+        service = self._services.pop(asyncio.get_running_loop(), None)
+        if service is not None:
             await service.stop()
+
+    def _abandon_closed(self) -> None:
+        for loop in [loop for loop in self._services if loop.is_closed()]:
+            self._services.pop(loop).abandon()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from stickygw.errors import SessionEnded
 from stickygw.types import SessionId
 
 MAX_INTEGER = 2**53 - 1
@@ -24,11 +25,16 @@ def check_session_id(id: SessionId) -> str:
 
 
 class SessionConflict(Exception):
-    """A field is not what a compare-and-set expected; nothing was written. `current`: what each expected field is."""
+    """A session is not what a change expected of it; nothing was changed. `current`: what each expected field is."""
 
-    def __init__(self, current: dict[str, bytes | None]) -> None:
-        super().__init__("a session field was changed by another writer")
-        self.current = current
+    def __init__(self, current: dict[str, bytes | None] | None = None) -> None:
+        super().__init__("a session was changed by another writer")
+        self.current = current or {}
+
+
+class SessionGone(SessionEnded):
+    """Nothing is stored of the session any more, and nobody says that it was ended: it expired, was deleted, or the
+    store is back without its data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +71,6 @@ class SessionStore(Protocol):
     come back as the few fields that somebody changes.
     """
 
-    @property
-    def writer(self) -> str:
-        """The first part of every version that this store writes: 16 hex digits, its own."""
-
     async def load(self, id: SessionId) -> Loaded | None:
         """All fields, or None when nothing is stored. Raises `SessionEnded`."""
 
@@ -99,8 +101,15 @@ class SessionStore(Protocol):
     async def touch(self, id: SessionId, ttl: int) -> bool:
         """Let the session live `ttl` seconds from now; whether it is stored. One that is not stays so."""
 
-    async def end(self, id: SessionId, remember: int) -> None:
-        """Delete the session, and refuse its id for `remember` seconds from now. Idempotent."""
+    async def end(self, id: SessionId, remember: int, *, version: bytes | None = None) -> None:
+        """Delete the session, and refuse its id for `remember` seconds from now. Idempotent, without `version`.
+
+        With the `version` of what was loaded (b"": nothing, or nothing of ours) only what has not changed since is
+        ended: otherwise, and if it has ended already, nothing is done and `SessionConflict` raised.
+        """
+
+    async def ended_within(self, id: SessionId, remember: int, seconds: float) -> bool:
+        """Whether the session was ended, to be remembered for `remember` seconds, in the last `seconds`."""
 
     async def lease(self, id: SessionId, token: str, seconds: float) -> bool:
         """Take the session's one lease for `seconds`, whole milliseconds of them; False: somebody has it."""

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from stickygw.errors import SessionUnavailable
+from stickygw.sessions.outage import Outage
 
 
 class Exchanges:
     """Those of one session, `timeout` seconds each: answers on different connections may overtake each other.
 
-    One deadline for all that meet at a store that doesn't answer: the wait for the turn counts too.
+    One deadline for all that meet at a store that doesn't answer: the wait for the turn counts too. `outage` hears
+    whether the store answers, not of those who had no turn.
     """
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, outage: Outage) -> None:
         self._timeout = timeout
+        self._outage = outage
         self._turn = asyncio.Lock()
 
     @asynccontextmanager
@@ -25,8 +28,26 @@ class Exchanges:
         deadline = asyncio.timeout(self._timeout)
         try:
             async with deadline, self._turn:
-                yield
+                with self._heard(deadline):
+                    yield
         except TimeoutError as error:
             if not deadline.expired():
                 raise  # it is the application's
             raise SessionUnavailable(f"the session's turn at the store took longer than {self._timeout:g} s") from error
+
+    @contextmanager
+    def _heard(self, deadline: asyncio.Timeout) -> Iterator[None]:
+        try:
+            yield
+        except SessionUnavailable:
+            self._outage.begin()
+            raise
+        except asyncio.CancelledError:
+            if deadline.expired():
+                self._outage.begin()
+            raise
+        except Exception:
+            self._outage.end()
+            raise
+        else:
+            self._outage.end()

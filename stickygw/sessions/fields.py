@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, MutableMapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, Protocol
+from weakref import WeakSet
 
 from stickygw.errors import SessionValueError
 from stickygw.sessions.values import MAX_FIELDS, check_name, is_immutable, pack, unpack
@@ -11,6 +13,13 @@ from stickygw.sessions.values import MAX_FIELDS, check_name, is_immutable, pack,
 _UNKNOWN = b""
 """In the place of stored bytes after a failed write: whatever is packed differs from it, so it is written
 again."""
+
+
+class Writer(Protocol):
+    """One of several who write to the same fields, each for itself."""
+
+    def taken_back(self, shared: Fields, fields: Collection[str]) -> None:
+        """Another writer is about to roll these back, and with them what this one has written there."""
 
 
 class Fields(MutableMapping[str, Any]):
@@ -27,6 +36,10 @@ class Fields(MutableMapping[str, Any]):
         self._live: dict[str, Any] = {}
         self._assigned: set[str] = set()
         self._removed: set[str] = set()
+        # What was stored where it is unknown now; None: nothing.
+        self._last_known: dict[str, bytes | None] = {}
+        self.writers: WeakSet[Writer] = WeakSet()
+        """Are told of each roll-back, until they are gone."""
 
     # The mapping
 
@@ -71,6 +84,46 @@ class Fields(MutableMapping[str, Any]):
         return bool(changed or refused or self._removals())
 
     # What has to be saved
+
+    def changes_of(self, fields: Collection[str]) -> set[str]:
+        """Those of `fields` that have to be saved."""
+        changed, refused = self._changes()
+        return {field for field in fields if field in changed or field in refused} | (self._removals() & set(fields))
+
+    def packed(self, field: str) -> bytes | None:
+        """The value of `field` as it would be saved; None: there is none, or it can't be packed any more."""
+        try:
+            return pack(field, self[field]) if field in self else None
+        except SessionValueError:
+            return None
+
+    def roll_back(self, fields: Collection[str], by: Writer) -> None:
+        """Give up what was written to `fields` and is not saved: what was stored, as far as we know, stands again.
+
+        Of a write that was not answered the store may have it all the same: it is due to be loaded again.
+        """
+        for writer in self.writers:
+            if writer is not by:
+                writer.taken_back(self, fields)
+        for field in fields:
+            stored = self._stored.get(field)
+            self._stand_again(field, self._last_known.pop(field, None) if stored == _UNKNOWN else stored)
+
+    def _stand_again(self, field: str, stored: bytes | None) -> None:
+        """Assign what is stored: another's write that is under way right now may have what was given up."""
+        self._live.pop(field, None)
+        self._assigned.discard(field)
+        self._removed.discard(field)
+        if stored is None:
+            self._stored.pop(field, None)
+            self._removed.add(field)
+            return
+        self._stored[field] = stored
+        with suppress(SessionValueError):  # another program's bytes
+            value = unpack(field, stored)
+            if pack(field, value) == stored:  # or it would have to be saved
+                self._live[field] = value
+                self._assigned.add(field)
 
     def _changes(self) -> tuple[dict[str, bytes], dict[str, SessionValueError]]:
         """The packed values that differ from what is stored, and the fields that can't be packed any more."""
@@ -128,10 +181,14 @@ class Fields(MutableMapping[str, Any]):
         for field in removed:
             self._stored.pop(field, None)
         self._removed.difference_update(removed)
+        self._learnt(*changed, *removed)
 
     def _take_as_unknown(self, changed: Mapping[str, bytes], removed: Collection[str], assigned: set[str]) -> None:
         """This was written or not: it is to be written again. `assigned`: what was, when it was about to be written."""
-        self._stored.update(dict.fromkeys([*changed, *removed], _UNKNOWN))
+        for field in [*changed, *removed]:
+            if self._stored.get(field) != _UNKNOWN:
+                self._last_known[field] = self._stored.get(field)
+            self._stored[field] = _UNKNOWN
         self._assigned |= assigned & self._live.keys()
         self._removed |= changed.keys() - self._live.keys()  # given up meanwhile
 
@@ -146,9 +203,10 @@ class Fields(MutableMapping[str, Any]):
             for field, value in self._live.items()
             if field in changed or field in refused or stored.get(field) == self._stored.get(field)
         }
+        self._removed &= self._stored.keys() & stored.keys()
         self._stored = stored
         self._assigned &= self._live.keys()
-        self._removed &= self._stored.keys()
+        self._last_known.clear()
 
     def _take_value(self, field: str, packed: bytes | None) -> None:
         """This is stored in `field`, or nothing. The value in use is given up, unless it is to be saved."""
@@ -158,3 +216,8 @@ class Fields(MutableMapping[str, Any]):
             self._stored.pop(field, None)
         else:
             self._stored[field] = packed
+        self._learnt(field)
+
+    def _learnt(self, *fields: str) -> None:
+        for field in fields:
+            self._last_known.pop(field, None)

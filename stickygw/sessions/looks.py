@@ -20,7 +20,8 @@ PAUSE_SECONDS = 1.0
 
 class Looks:
     """Calls ``look(id, is_named)`` for ids, `LOOKS_AT_ONCE` at a time. `is_named`: something was said of this very
-    session, not of all. An id that is added while it waits is looked at once.
+    session, not of all. An id that is added while it waits is looked at once; while it is looked at, once more. An id
+    is in it until the look is over.
 
     So what waits is bounded by the sessions in use. `look` may raise `SessionUnavailable`: that id is looked at again,
     after `PAUSE_SECONDS`. Nothing is looked at before `start` and after `stop`.
@@ -30,10 +31,11 @@ class Looks:
         self._look = look
         self._is_started = False
         self._waiting: dict[SessionId, bool] = {}
+        self._under_way: set[SessionId] = set()
         self._lookers: set[asyncio.Task[None]] = set()
 
     def __contains__(self, id: SessionId) -> bool:
-        return id in self._waiting
+        return id in self._waiting or id in self._under_way
 
     def start(self) -> None:
         """Begin."""
@@ -55,14 +57,20 @@ class Looks:
             return
         for id in ids:
             self._waiting[id] = is_named or self._waiting.get(id, False)
-        while len(self._lookers) < min(LOOKS_AT_ONCE, len(self._waiting)):
+        # What is looked at already waits for that look, not for another looker: a session that is always written to
+        # must not keep them all.
+        lookers = len(self._under_way | self._waiting.keys())
+        while len(self._lookers) < min(LOOKS_AT_ONCE, lookers):
             self._lookers.add(asyncio.create_task(self._look_on(), name="session looker"))
 
     async def _look_on(self) -> None:
         try:
-            while self._waiting:
-                id = next(iter(self._waiting))
-                await self._look_at(id, self._waiting.pop(id))
+            while (id := next((id for id in self._waiting if id not in self._under_way), None)) is not None:
+                self._under_way.add(id)
+                try:
+                    await self._look_at(id, self._waiting.pop(id))
+                finally:
+                    self._under_way.discard(id)
         finally:
             # Not in a done callback: what is added until that runs would find a looker that looks no more.
             self._lookers.discard(asyncio.current_task())

@@ -47,11 +47,6 @@ class MemorySessionStore:
         self.on_changed: list[Callable[[list[SessionId]], None]] = []
         """Called with the session that was written or ended, as `tracking.Tracking` does it for a server's."""
 
-    @property
-    def writer(self) -> str:
-        """See `SessionStore.writer`."""
-        return self._writer
-
     async def load(self, id: SessionId) -> Loaded | None:
         """See `SessionStore.load`."""
         stored = self._stored(id)
@@ -99,11 +94,19 @@ class MemorySessionStore:
             self._sessions.put(id, stored, ttl)
         return stored is not None
 
-    async def end(self, id: SessionId, remember: int) -> None:
+    async def end(self, id: SessionId, remember: int, *, version: bytes | None = None) -> None:
         """See `SessionStore.end`."""
-        self._sessions.pop(check_session_id(id))
+        stored = self._sessions.get(check_session_id(id))
+        current = b"" if stored is None else stored.version
+        if version is not None and (self._ends.get(id) or version != current):
+            raise SessionConflict
+        self._sessions.pop(id)
         self._ends.put(id, True, remember)
         self._changed(id)
+
+    async def ended_within(self, id: SessionId, remember: int, seconds: float) -> bool:
+        """See `SessionStore.ended_within`."""
+        return self._ends.get(check_session_id(id)) is not None and self._ends.seconds_left(id) >= remember - seconds
 
     async def lease(self, id: SessionId, token: str, seconds: float) -> bool:
         """See `SessionStore.lease`."""

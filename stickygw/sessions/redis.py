@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from stickygw.errors import SessionEnded, SessionUnavailable, SessionValueError
 from stickygw.sessions.base import MAX_INTEGER, Described, Loaded, SessionConflict, check_session_id
-from stickygw.sessions.scripts import INCREMENT, RELEASE_LEASE, WRITE
+from stickygw.sessions.scripts import END, INCREMENT, RELEASE_LEASE, WRITE
 from stickygw.sessions.values import OWN_FIELDS, VERSION_FIELD
 from stickygw.types import SessionId
 
@@ -53,6 +53,7 @@ class RedisSessionStore:
         self._timeout = timeout
         self._write = client.register_script(WRITE)
         self._increment = client.register_script(INCREMENT)
+        self._end = client.register_script(END)
         self._release_lease = client.register_script(RELEASE_LEASE)
         self._writer = secrets.token_hex(8)
         self._writes = count(1)
@@ -69,11 +70,6 @@ class RedisSessionStore:
             retry=Retry(NoBackoff(), 0),
         )
         return cls(Redis.from_pool(pool), prefix, timeout=timeout)
-
-    @property
-    def writer(self) -> str:
-        """See `SessionStore.writer`."""
-        return self._writer
 
     async def load(self, id: SessionId) -> Loaded | None:
         """See `SessionStore.load`."""
@@ -140,13 +136,22 @@ class RedisSessionStore:
         async with self._answer():
             return bool(await self._client.expire(key, ttl))
 
-    async def end(self, id: SessionId, remember: int) -> None:
+    async def end(self, id: SessionId, remember: int, *, version: bytes | None = None) -> None:
         """See `SessionStore.end`."""
-        key, end = self._keys(id)
-        async with self._answer(), self._client.pipeline(transaction=True) as transaction:
-            transaction.set(end, self._version(), ex=remember)
-            transaction.delete(key)
-            await transaction.execute()
+        arguments: list[Any] = [remember, self._version()]
+        if version is not None:
+            arguments.append(version)
+        async with self._answer():
+            answer: Any = await self._end(keys=self._keys(id), args=arguments)
+        if answer == b"conflict":
+            raise SessionConflict
+
+    async def ended_within(self, id: SessionId, remember: int, seconds: float) -> bool:
+        """See `SessionStore.ended_within`."""
+        _, end = self._keys(id)
+        async with self._answer():
+            left = await self._client.pttl(end)
+        return bool(left >= 0 and left >= (remember - seconds) * 1000)
 
     async def lease(self, id: SessionId, token: str, seconds: float) -> bool:
         """See `SessionStore.lease`."""

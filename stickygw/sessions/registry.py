@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import secrets
 import time
-from collections.abc import Callable, Iterable
-from copy import deepcopy
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from stickygw.errors import SessionEnded, SessionUnavailable
 from stickygw.observability.counters import Counters
-from stickygw.sessions.base import SessionStore
+from stickygw.sessions.base import SessionGone, SessionStore
 from stickygw.sessions.holders import Holder, Holders
 from stickygw.sessions.looks import Looks
+from stickygw.sessions.moves import move
+from stickygw.sessions.outage import Outage
 from stickygw.sessions.session import REMEMBER_SECONDS, TOUCH_SECONDS, Session
 from stickygw.sessions.touches import touch_all
 from stickygw.sessions.write_back import WriteBack
@@ -26,8 +27,8 @@ log = logging.getLogger("stickygw.sessions")
 SWEEP_SECONDS = 0.5
 """How exactly the lifetimes of watched sessions are kept."""
 
-RETRY_SECONDS = 5.0
-"""After a refresh that the store did not answer, handlers don't wait for it again so soon."""
+LATELY_SECONDS = 10.0
+"""The answer that ended a session, and gives its client another one, is on its way for so long at most."""
 
 
 def new_session_id() -> SessionId:
@@ -91,7 +92,7 @@ class Sessions:
         self._looks = Looks(self._look)
         self._queues_writes = queue_writes
         self._queue = WriteBack(counters=self._counters, on_left=self._left_queue, timeout=timeout)
-        self._retry_at = -math.inf
+        self._outage = Outage(clock)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -151,35 +152,39 @@ class Sessions:
             log.warning("a session ends with fields that could not be saved")
 
     async def freshen(self, session: Session) -> None:
-        """Load what others wrote to `session`, if they did. With the store away it stays as it is, and stale."""
-        if not session.is_stale or self._clock() < self._retry_at:
+        """Load what others wrote to `session`, if they did. With the store away it stays as it is, and stale. Raises
+        `SessionEnded`: somebody has ended it, and nobody is to be served any more as whom it names."""
+        if not session.is_stale or self._outage.is_on:
             return
         try:
             await session.refresh()
         except SessionUnavailable as error:
-            self._retry_at = self._clock() + RETRY_SECONDS
             self._counters.add("session_reads_failed")
             log.warning("a session goes on with what was loaded of it: %s", error)
+        except SessionGone:
+            self._found_ended(session.id)
         except SessionEnded:
-            self._found_ended(session)
+            self._tell_ended(session.id)
+            raise
 
     async def regenerate(self, session: Session) -> Session:
         """A new session with the fields of `session`, under a new id; the old id is dead at once.
 
         So whoever had planted the old id has nothing of it. The caller has to `release` both: other users keep
-        the old one, which has ended. Raises `SessionUnavailable`, and `SessionEnded`; then the old one is still
-        the visitor's.
+        the old one, which has ended. Raises what `moves.move` does; then the old one is still the visitor's, unless
+        it has ended.
         """
-        await session.refresh()
         new = self._new()
         try:
-            new.update(deepcopy(dict(session)))  # what its other users do to a list must not reach the new one
-            await new.flush(may_queue=False)
-            await session.destroy()
+            await move(session, new, self._store, ttl=self._ttl, remember=self._lifetime)
         except BaseException:
             self.release(new)
             raise
         return new
+
+    async def ended_lately(self, id: SessionId) -> bool:
+        """Whether the session was ended in the last `LATELY_SECONDS`. Raises `SessionUnavailable`."""
+        return await self._store.ended_within(id, self._lifetime, LATELY_SECONDS)
 
     # Holders
 
@@ -192,8 +197,8 @@ class Sessions:
         holder = Holder(id, on_ended, (issued or self._now()) + self._lifetime)
         self._holders.add(holder)
         entry = self._entries.get(id)
-        if entry is not None and entry.session.is_ended:
-            self._looks.add([id], is_named=False)  # it ended between its open and now
+        if entry is None or entry.session.is_ended:
+            self._looks.add([id], is_named=False)  # nobody has listened for it: it may have ended before now
         return holder
 
     def unwatch(self, holder: Holder) -> None:
@@ -212,7 +217,7 @@ class Sessions:
         Those in use, or watched, are looked at: the echo of our own writes makes nothing stale.
         """
         if ids is None:
-            self._retry_at = -math.inf  # the store answers
+            self._outage.end()  # the store answers
             self._queue.wake()
             for entry in self._entries.values():
                 entry.session.mark_stale()
@@ -225,13 +230,17 @@ class Sessions:
         try:
             if entry is not None:
                 await self._compare(entry.session)
-            elif id in self._holders:
-                await self._store.load(id)
+            elif id in self._holders and await self._store.load(id) is None and is_named:
+                self._tell_ended(id)  # it expired, or was deleted
         except SessionEnded:
             # A store that is back without its data has not ended anybody's session: nothing is closed for that, until
             # somebody writes to it.
-            if (is_named or await self._was_ended(id)) and (told := self._holders.tell(id)):
-                self._counters.add("sessions_ended", "ended", told)
+            if is_named or await self._was_ended(id):
+                self._tell_ended(id)
+
+    def _tell_ended(self, id: SessionId) -> None:
+        if told := self._holders.tell(id):
+            self._counters.add("sessions_ended", "ended", told)
 
     async def _was_ended(self, id: SessionId) -> bool:
         """Whether somebody ended the session; not so if it is only stored no more."""
@@ -267,7 +276,7 @@ class Sessions:
         if entry.session.is_ended:
             raise SessionEnded("the session has ended")
         if entry.loading is None:
-            if self._is_current(entry):
+            if self._is_current(entry) or (entry.is_loaded and self._outage.is_on):
                 return
             # A task of its own: an opener that is cancelled must not take the load from the others.
             entry.loading = asyncio.create_task(self._load(entry))
@@ -300,6 +309,7 @@ class Sessions:
             touch_interval=self._touch_interval,
             timeout=self._timeout,
             queue=self._keep_queued if self._queues_writes else None,
+            outage=self._outage,
         )
 
     def _keep_queued(self, session: Session) -> bool:
@@ -310,22 +320,33 @@ class Sessions:
 
     def _left_queue(self, session: Session) -> None:
         if session.is_ended:
-            self._found_ended(session)
+            self._found_ended(session.id)
         if self._entries[session.id].users == 0:
             del self._entries[session.id]
 
     async def _keep_alive(self) -> None:
         while True:
             await asyncio.sleep(self._touch_interval)
+            while self._outage.is_on:
+                await asyncio.sleep(SWEEP_SECONDS)
             try:
-                due = [entry.session for entry in self._entries.values() if entry.session.is_touch_due]
-                await touch_all(due, on_ended=self._found_ended)
+                await touch_all(self._touches_due(), on_ended=self._found_ended)
             except Exception:
                 log.exception("a defect ended a round of touches; the next one comes")
 
-    def _found_ended(self, session: Session) -> None:
+    def _touches_due(self) -> dict[SessionId, Callable[[], Awaitable[None]]]:
+        due: dict[SessionId, Callable[[], Awaitable[None]]] = {
+            id: partial(self._touch_watched, id) for id in self._holders if id not in self._entries
+        }
+        return due | {id: entry.session.touch for id, entry in self._entries.items() if entry.session.is_touch_due}
+
+    async def _touch_watched(self, id: SessionId) -> None:
+        """Of a WebSocket whose session nobody has opened. It may be a new one, of which nothing is stored."""
+        await self._store.touch(id, self._ttl)
+
+    def _found_ended(self, id: SessionId) -> None:
         """Whoever holds it is told, if somebody has ended it."""
-        self._looks.add([session.id], is_named=False)
+        self._looks.add([id], is_named=False)
 
     async def _load(self, entry: _Entry) -> None:
         try:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from stickygw.errors import SessionUnavailable
+from stickygw.sessions.own_writes import OwnWrites
 from stickygw.sessions.session import Session
 from stickygw.sessions.visit import Visit
 from stickygw.types import SessionId
@@ -18,11 +20,13 @@ class RequestSession(MutableMapping[str, Any]):
     WebSocket before each wait for a message; by hand with `save`.
     """
 
-    __slots__ = ("_is_loaded", "_visit", "is_accessed")
+    __slots__ = ("_is_loaded", "_is_over", "_visit", "_writes", "is_accessed")
 
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
         self._is_loaded = False
+        self._is_over = False
+        self._writes = OwnWrites()
         self.is_accessed = False
         """Whether anybody has asked it anything: then the answer depends on who asks."""
 
@@ -39,6 +43,7 @@ class RequestSession(MutableMapping[str, Any]):
     @property
     def _loaded(self) -> Visit:
         if not self._is_loaded:
+            self._check_not_over()
             raise RuntimeError("the session is not loaded: `await session.load()` first (autoload is off here)")
         self.is_accessed = True
         return self._visit
@@ -46,13 +51,17 @@ class RequestSession(MutableMapping[str, Any]):
     # The mapping
 
     def __getitem__(self, field: str) -> Any:
-        return self.shared[field]
+        value = self.shared[field]
+        self._writes.read(self.shared, field, value)
+        return value
 
     def __setitem__(self, field: str, value: Any) -> None:
         self.shared[field] = value
+        self._writes.wrote(self.shared, field)
 
     def __delitem__(self, field: str) -> None:
         del self.shared[field]
+        self._writes.wrote(self.shared, field)
 
     def __contains__(self, field: object) -> bool:
         return field in self.shared
@@ -87,9 +96,9 @@ class RequestSession(MutableMapping[str, Any]):
 
     @property
     def is_dirty(self) -> bool:
-        """Whether something has to be saved. To ask that is no use of the session."""
+        """Whether something has to be saved that was written through here. To ask that is no use of the session."""
         session = self._visit.session
-        return self._is_loaded and session is not None and session.is_dirty
+        return self._is_loaded and session is not None and bool(self._writes.unsaved(session))
 
     @property
     def is_ended(self) -> bool:
@@ -99,18 +108,30 @@ class RequestSession(MutableMapping[str, Any]):
     # With the store
 
     async def load(self) -> None:
-        """Make it readable. No round trip where it is in memory and current. Raises `SessionUnavailable`."""
-        if not self._is_loaded:
-            await self._visit.open()
-            self._is_loaded = True
+        """Make it readable. No round trip where it is in memory and current. Raises `SessionUnavailable`, and
+        `RuntimeError` when the request is over."""
+        self._check_not_over()
+        if self.is_loaded:
+            return
+        await self._visit.open()
+        if self._is_over or self._is_loaded:  # meanwhile, by another task
+            self._visit.release()
+            self._check_not_over()
+        self._is_loaded = True
+
+    def _check_not_over(self) -> None:
+        if self._is_over:
+            raise RuntimeError("the request is over, and so is the use of its session")
 
     async def refresh(self) -> None:
         """See `Session.refresh`."""
         await self.shared.refresh()
 
     async def save(self) -> None:
-        """See `Session.save`."""
+        """See `Session.save`. Raises `SessionUnavailable`, once, also where another request could not save the same
+        field, and has rolled it back."""
         await self.shared.save()
+        self._saved()
 
     async def increment(self, field: str, by: int = 1) -> int:
         """See `Session.increment`."""
@@ -133,12 +154,22 @@ class RequestSession(MutableMapping[str, Any]):
         of a user. Raises `RuntimeError` when the head of the answer has left; `SessionUnavailable`, `SessionEnded`.
         """
         await self._loaded.regenerate()
+        self._writes.forget()  # all of it is stored
 
     async def destroy(self) -> None:
         """End the session on all workers: see `Session.destroy`. The answer tells the client to forget its cookie."""
         await self._loaded.destroy()
 
     # For whoever serves the request
+
+    def roll_back(self) -> None:
+        """Give up what was written through here and is not saved: the client is told that it is not done."""
+        if self._is_loaded and self._writes.roll_back(self.shared) and not self.shared.is_ended:
+            self.shared.mark_stale()  # the store may have it all the same: an answer may have been lost
+
+    def _saved(self) -> None:
+        if lost := self._writes.saved(self.shared):
+            raise SessionUnavailable(f"another request could not save the same session fields: {sorted(lost)}")
 
     def give_up(self) -> bool:
         """See `Visit.give_up`."""
@@ -148,6 +179,7 @@ class RequestSession(MutableMapping[str, Any]):
         """See `Visit.keep`. Nothing, if it was never loaded."""
         if self._is_loaded:
             await self._visit.keep()
+            self._saved()
 
     async def freshen(self) -> None:
         """See `Visit.freshen`. Nothing, if it was never loaded."""
@@ -156,6 +188,7 @@ class RequestSession(MutableMapping[str, Any]):
 
     def release(self) -> None:
         """The request is over. Idempotent."""
+        self._is_over = True
         if self._is_loaded:
             self._is_loaded = False
             self._visit.release()

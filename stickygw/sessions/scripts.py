@@ -44,6 +44,15 @@ while at < #ARGV do redis.call('HSET', KEYS[1], take(), take()) end
 return 'written'
 """
 
+END = f"""
+-- KEYS: session, its end. ARGV: how long to remember it, what to write there, and the version that is expected, if any.
+if ARGV[3] and (redis.call('EXISTS', KEYS[2]) == 1
+    or (redis.call('HGET', KEYS[1], '{VERSION_FIELD}') or '') ~= ARGV[3]) then return 'conflict' end
+redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[1])
+redis.call('DEL', KEYS[1])
+return 'ended'
+"""
+
 # The first byte tells a msgpack integer (fixint, uint 8…64, int 8…64) from everything else, floats too.
 INCREMENT = f"""
 -- KEYS: session, its end. ARGV: is_new, ttl, version, field, by. Answers with the sum, or with a word.

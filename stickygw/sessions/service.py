@@ -64,12 +64,16 @@ class SessionService:
 
     async def stop(self) -> None:
         """End them, and let go of the store."""
-        if isinstance(self._store, MemorySessionStore):
-            self._store.on_changed.remove(self.sessions.invalidated)
+        self.abandon()
         if self._tracking is not None:
             await self._tracking.stop()
         await self.sessions.stop()
         await self._store.close()
+
+    def abandon(self) -> None:
+        """Hear no more of writes to a store in memory. All that is left to do where its loop is closed. Idempotent."""
+        if isinstance(self._store, MemorySessionStore) and self.sessions.invalidated in self._store.on_changed:
+            self._store.on_changed.remove(self.sessions.invalidated)
 
     def _is_tracked(self) -> bool:
         """Whether we are told of every write just now."""

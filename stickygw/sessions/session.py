@@ -6,16 +6,18 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 from stickygw.errors import SessionEnded, SessionUnavailable, SessionValueError
-from stickygw.sessions.base import MAX_INTEGER, Loaded, SessionConflict, SessionStore
+from stickygw.sessions.base import MAX_INTEGER, Loaded, SessionConflict, SessionGone, SessionStore
 from stickygw.sessions.conflicts import retried
 from stickygw.sessions.exchanges import Exchanges
 from stickygw.sessions.fields import Fields
 from stickygw.sessions.leases import leased
+from stickygw.sessions.outage import Outage
 from stickygw.sessions.values import pack, unpack
 from stickygw.types import SessionId
 
@@ -40,7 +42,8 @@ class Session(Fields):
     `timeout`: seconds that a method waits at most for the store, and for its turn there before; then it raises
     `SessionUnavailable`. `remember`: seconds for which `destroy` makes the id worthless, those of the longest
     cookie. `clock` gives seconds and never goes back, `jitter` numbers from 0 to 1. `queue` is called with the
-    session when the store does not answer its `save`: whether what is dirty will be written later.
+    session when the store does not answer its `save`: whether what is dirty will be written later. `outage` is shared
+    by all sessions of a store.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Session(Fields):
         timeout: float = 1.0,
         jitter: Callable[[], float] = random.random,
         queue: Callable[[Session], bool] | None = None,
+        outage: Outage | None = None,
     ) -> None:
         super().__init__()
         self.id = id
@@ -63,11 +67,12 @@ class Session(Fields):
         self._remember = remember
         self._clock = clock
         self._touch_interval = touch_interval
-        self._exchanges = Exchanges(timeout)
+        self._outage = Outage(clock) if outage is None else outage
+        self._exchanges = Exchanges(timeout, self._outage)
         self._jitter = jitter
         self._extended_at: float | None = None  # None: not stored, or nobody knows when
         self._is_stored = False
-        self._is_ended = False
+        self._ended: type[SessionEnded] | None = None
         self._is_stale = False
         self._queue = queue
         self.is_queued = False
@@ -86,7 +91,7 @@ class Session(Fields):
     @property
     def is_ended(self) -> bool:
         """Whether it was destroyed or replaced, or is stored no more, as far as we know."""
-        return self._is_ended
+        return self._ended is not None
 
     @property
     def is_stale(self) -> bool:
@@ -95,9 +100,11 @@ class Session(Fields):
 
     @property
     def is_touch_due(self) -> bool:
-        """Whether it is stored and its life was not extended for `touch_interval`."""
-        return self._is_stored and (
-            self._extended_at is None or self._clock() - self._extended_at >= self._touch_interval
+        """Whether it is stored, its life was not extended for `touch_interval`, and the store is not away."""
+        return (
+            self._is_stored
+            and (self._extended_at is None or self._clock() - self._extended_at >= self._touch_interval)
+            and not self._outage.is_on
         )
 
     def mark_stale(self) -> None:
@@ -125,7 +132,8 @@ class Session(Fields):
     # Writing
 
     async def save(self) -> None:
-        """Write what changed since the last time, in one go, and extend the life. Without changes: `touch`.
+        """Write what changed since the last time, in one go, and extend the life; a life that cannot be extended now is
+        no error.
 
         Nothing is stored for a new session that nobody wrote to. Raises `SessionUnavailable`: all stays dirty
         and is tried again next time. With the setting ``session.store_down = "queue"`` it is queued instead, while
@@ -212,8 +220,7 @@ class Session(Fields):
             await self._store.end(self.id, self._remember)
             self._give_up_refused()
             changed, _ = self._changes()
-            self._take_as_stored(changed, self._removals())  # so that nothing is left to be written
-            self._end()
+            self.ended(changed, self._removals())
 
     @asynccontextmanager
     async def lock(self, seconds: float = 10.0, *, wait: float = 5.0) -> AsyncIterator[None]:
@@ -223,12 +230,29 @@ class Session(Fields):
         `seconds` has it alone no longer. Raises `TimeoutError` when others have it for `wait` seconds, give or take one
         answer of the store, and what `refresh` and `save` do.
         """
-        async with leased(self._store, self.id, seconds, wait=wait, clock=self._clock, jitter=self._jitter):
+        async with leased(self._store, self.id, seconds, wait=wait, clock=self._clock, jitter=self._jitter) as lease:
             await self.refresh()
-            try:
-                yield
-            finally:
-                await self.flush(may_queue=False)  # before anybody else has the lock
+            lease.before_release = partial(self.flush, may_queue=False)  # before anybody else has the lock
+            yield
+
+    # For whoever moves it to another id
+
+    def unsaved(self) -> tuple[dict[str, bytes], set[str]]:
+        """What `save` would set and remove. Raises `SessionValueError`, once, as that does."""
+        if (refused := self._give_up_refused()) is not None:
+            raise refused
+        changed, _ = self._changes()
+        return changed, self._removals()
+
+    def stored(self, fields: dict[str, bytes]) -> None:
+        """All this was stored just now, and nothing else."""
+        self._take_loaded(fields)
+        self._wrote()
+
+    def ended(self, changed: Mapping[str, bytes] | None = None, removed: Collection[str] = ()) -> None:
+        """It has ended, and these of its unsaved changes nobody has to write any more."""
+        self._take_as_stored(changed or {}, removed)
+        self._end()
 
     # One exchange with the store
 
@@ -237,8 +261,8 @@ class Session(Fields):
         try:
             async with self._exchanges.next():
                 yield
-        except SessionEnded:
-            self._end()
+        except SessionEnded as error:
+            self._end(type(error))
             raise
 
     async def _load(self) -> Loaded | None:
@@ -246,7 +270,7 @@ class Session(Fields):
         self._check_not_ended()
         loaded = await self._store.load(self.id)
         if loaded is None and self._is_stored:
-            raise SessionEnded("nothing is stored of the session any more")
+            raise SessionGone("nothing is stored of the session any more")
         return loaded
 
     async def _refresh(self) -> None:
@@ -272,9 +296,9 @@ class Session(Fields):
         try:
             await self.write_changes()
         except SessionUnavailable as error:
-            if not may_queue or self._queue is None or not self._queue(self):
+            if self.is_dirty and not (may_queue and self._queue is not None and self._queue(self)):
                 raise
-            log.debug("a session is not written now: %s", error)
+            log.debug("a session is not written, or touched, now: %s", error)
 
     async def _flush(self) -> None:
         changed, _ = self._changes()  # what is refused is told by its own handler's flush
@@ -321,7 +345,7 @@ class Session(Fields):
         if self.is_touch_due:
             now = self._clock()
             if not await self._store.touch(self.id, self._ttl):
-                raise SessionEnded("nothing is stored of the session any more")
+                raise SessionGone("nothing is stored of the session any more")
             self._extended_at = now
 
     # What came of it
@@ -346,9 +370,9 @@ class Session(Fields):
         self._is_stored = True
         self._extended_at = self._clock()
 
-    def _end(self) -> None:
-        self._is_ended, self._is_stored, self._is_stale = True, False, False
+    def _end(self, how: type[SessionEnded] = SessionEnded) -> None:
+        self._ended, self._is_stored, self._is_stale = how, False, False
 
     def _check_not_ended(self) -> None:
-        if self._is_ended:
-            raise SessionEnded("the session has ended")
+        if self._ended is not None:
+            raise self._ended("the session has ended")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import islice
 
 from stickygw.errors import SessionEnded, SessionUnavailable
-from stickygw.sessions.session import Session
+from stickygw.types import SessionId
 
 log = logging.getLogger("stickygw.sessions")
 
@@ -16,21 +17,23 @@ TOUCH_BATCH = 8
 meanwhile."""
 
 
-async def touch_all(sessions: Sequence[Session], *, on_ended: Callable[[Session], None]) -> None:
-    """Touch each of `sessions`, whatever becomes of the others; `on_ended` is called with those that have ended.
+async def touch_all(
+    touches: Mapping[SessionId, Callable[[], Awaitable[None]]], *, on_ended: Callable[[SessionId], None]
+) -> None:
+    """Call each of `touches`, whatever becomes of the others; `on_ended` is called with the sessions that have ended.
 
     An outage is one warning, and a defect an error for each session. `on_ended` must not raise.
     """
     is_told = False
-    for start in range(0, len(sessions), TOUCH_BATCH):
-        batch = sessions[start : start + TOUCH_BATCH]
-        outcomes = await asyncio.gather(*(session.touch() for session in batch), return_exceptions=True)
-        for session, outcome in zip(batch, outcomes, strict=True):
+    left = iter(touches.items())
+    while batch := tuple(islice(left, TOUCH_BATCH)):
+        outcomes = await asyncio.gather(*(touch() for _, touch in batch), return_exceptions=True)
+        for (id, _), outcome in zip(batch, outcomes, strict=True):
             match outcome:
                 case None:
                     pass
                 case SessionEnded():
-                    on_ended(session)
+                    on_ended(id)
                 case SessionUnavailable():
                     if not is_told:
                         is_told = True

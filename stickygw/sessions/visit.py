@@ -33,6 +33,7 @@ class Visit:
     has_ended = False
     """Whether this request itself has destroyed the session: then its client is to forget it."""
     _id: SessionId | None = None
+    _held: Session | None = None  # for all who have opened it: one release is due
     _opens = 0
     _is_answered = False
     _is_told = False
@@ -76,29 +77,38 @@ class Visit:
         """The session, for which a `release` is due. Raises `SessionUnavailable`; `RuntimeError` if it is too late."""
         if self._is_too_late:
             raise RuntimeError(TOO_LATE)
-        if self._opens and self.session is not None:
-            await self._sessions.freshen(self.session)
-        else:
-            opened = await self._sessions.open(self._id or self.proved)
-            if self._opens:  # by another task of this request, meanwhile
-                self._sessions.release(opened)
+        self._opens += 1  # before any wait: another task of this request may release meanwhile
+        try:
+            if self._held is not None:
+                await self._sessions.freshen(self._held)
             else:
-                # One that has ended is answered with another id: then the client is told of that one.
-                self.session, self._id = opened, opened.id
-        self._opens += 1
+                self._hold(await self._sessions.open(self._id or self.proved))
+        except BaseException:
+            self.release()
+            raise
         assert self.session is not None
         return self.session
+
+    def _hold(self, opened: Session) -> None:
+        if self._held is not None:  # another task of this request was quicker
+            self._sessions.release(opened)
+            return
+        # One that has ended is answered with another id: then the client is told of that one.
+        self.session = self._held = opened
+        self._id = opened.id
+        self.has_ended = False
 
     def release(self) -> None:
         """One who has opened it is done with it."""
         self._opens -= 1
-        if not self._opens and self.session is not None:
-            self._sessions.release(self.session)
+        if not self._opens and self._held is not None:
+            held, self._held = self._held, None
+            self._sessions.release(held)
 
     async def freshen(self) -> None:
         """See `Sessions.freshen`."""
-        if self.session is not None:
-            await self._sessions.freshen(self.session)
+        if self._held is not None:
+            await self._sessions.freshen(self._held)
 
     async def keep(self) -> None:
         """Write what has changed, or let it live on. Raises what `Session.save` does, and `RuntimeError` if it is too
@@ -133,13 +143,18 @@ class Visit:
         """
         if self._is_answered:
             raise RuntimeError("the head of the answer has left: a new id must be made before, for its cookie tells it")
-        old = self.session
-        assert old is not None
+        old = self._held
+        if old is None:
+            raise RuntimeError("the request is over: nobody holds its session any more")
         if not self.is_known:
             return  # it was made for this request, and nobody else can know it
         new = await self._sessions.regenerate(old)
+        if self._held is not old:  # released meanwhile: nobody will be told of the new one
+            self._sessions.release(new)
+            return
         self._sessions.release(old)
-        self.session, self._id = new, new.id
+        self.session = self._held = new
+        self._id = new.id
 
     async def destroy(self) -> None:
         """See `Session.destroy`. The answer, if its head has not left, tells the client to forget its cookie."""

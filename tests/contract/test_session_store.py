@@ -227,8 +227,8 @@ async def test_each_write_leaves_the_mark_of_its_writer(kept: Kept, id: SessionI
         assert set(loaded.fields) == {"n"}
         versions.append(loaded.version.decode())
     assert len(set(versions)) == 3
-    assert all(re.fullmatch(f"{kept.store.writer}:[0-9]+", version) for version in versions)
-    assert re.fullmatch("[0-9a-f]{16}", kept.store.writer)
+    assert all(re.fullmatch("[0-9a-f]{16}:[0-9]+", version) for version in versions)
+    assert len({version.partition(":")[0] for version in versions}) == 1
 
 
 # Sessions that are no more
@@ -274,6 +274,55 @@ async def test_an_end_is_remembered_so_long_and_no_longer(kept: Kept, id: Sessio
             await kept.store.load(id)
         kept.clock.now += 1
     assert await kept.store.load(id) is None
+
+
+async def test_a_session_is_ended_as_it_was_loaded_or_not_at_all(kept: Kept, id: SessionId) -> None:
+    await kept.store.write(id, {"a": packed(1)}, [], TTL, is_new=True)
+    loaded = await kept.store.load(id)
+    assert loaded is not None
+    await kept.store.increment(id, "a", 1, TTL, is_new=False)
+    for version in (loaded.version, b""):
+        with pytest.raises(SessionConflict):
+            await kept.store.end(id, TTL, version=version)
+    assert await kept.fields(id) == {"a": packed(2)}
+    loaded = await kept.store.load(id)
+    assert loaded is not None
+    await kept.store.end(id, TTL, version=loaded.version)
+    with pytest.raises(SessionEnded):
+        await kept.store.load(id)
+
+
+async def test_what_is_not_stored_is_ended_as_such_and_what_has_ended_not_again(kept: Kept, id: SessionId) -> None:
+    await kept.store.end(id, TTL, version=b"")
+    with pytest.raises(SessionEnded):
+        await kept.store.load(id)
+    with pytest.raises(SessionConflict):
+        await kept.store.end(id, TTL, version=b"")
+
+
+async def test_a_session_that_vanished_is_not_ended_as_it_was_loaded(kept: Kept, id: SessionId) -> None:
+    await kept.store.write(id, {"a": packed(1)}, [], TTL, is_new=True)
+    loaded = await kept.store.load(id)
+    assert loaded is not None
+    await kept.age(id, TTL)
+    with pytest.raises(SessionConflict):
+        await kept.store.end(id, TTL, version=loaded.version)
+    assert await kept.store.load(id) is None
+
+
+async def test_it_is_known_how_long_ago_a_session_was_ended(kept: Kept, id: SessionId) -> None:
+    assert not await kept.store.ended_within(id, TTL, TTL)
+    await kept.store.write(id, {"a": packed(1)}, [], TTL, is_new=True)
+    assert not await kept.store.ended_within(id, TTL, TTL)
+    await kept.store.end(id, TTL)
+    assert await kept.store.ended_within(id, TTL, 40)
+    if kept.redis is not None:
+        await kept.redis.expire(f"{kept.prefix}:session-end:{{{id}}}", TTL - 50)
+    else:
+        assert kept.clock is not None
+        kept.clock.now += 50
+    assert not await kept.store.ended_within(id, TTL, 40)
+    assert await kept.store.ended_within(id, TTL, 60)
 
 
 async def test_a_vanished_session_does_not_come_back_by_half(kept: Kept, id: SessionId) -> None:
@@ -400,6 +449,7 @@ CALLS: list[Callable[[SessionStore, SessionId], Awaitable[object]]] = [
     lambda store, id: store.increment(id, "a", 1, TTL, is_new=True),
     lambda store, id: store.touch(id, TTL),
     lambda store, id: store.end(id, TTL),
+    lambda store, id: store.ended_within(id, TTL, 1),
     lambda store, id: store.lease(id, "token", 1),
     lambda store, id: store.release_lease(id, "token"),
     lambda store, id: store.describe([id]),

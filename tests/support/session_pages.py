@@ -42,9 +42,9 @@ class Store(MemorySessionStore):
         self._answer()
         await super().write(*arguments, **options)
 
-    async def end(self, id: SessionId, remember: int) -> None:
+    async def end(self, *arguments: Any, **options: Any) -> None:
         self._answer()
-        await super().end(id, remember)
+        await super().end(*arguments, **options)
 
     @property
     def ids(self) -> list[SessionId]:

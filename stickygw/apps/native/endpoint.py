@@ -87,7 +87,10 @@ class Endpoint:
                 await self._plain_http.answer(arrival.offer, arrival.head, self._answering(arrival, ending))
         except Refused as refused:
             self._refuse(arrival, ending, refused)
-        except (SessionUnavailable, SessionEnded) as error:  # who comes again after the end has a new one
+        except SessionEnded as error:  # while it was opened: who comes again has a new one
+            log.warning("a handshake is refused: %s", error)
+            self._refuse(arrival, ending, Refused(409, "the session has ended"))
+        except SessionUnavailable as error:
             log.warning("a handshake is refused: %s", error)
             self._refuse(arrival, ending, Refused(503, "sessions are not available", [("Retry-After", "1")]))
         except (Exception, asyncio.CancelledError) as error:
@@ -138,7 +141,10 @@ class Endpoint:
             return None if offer.session is None else self._cookies.forgotten(offer)
         if visit.is_known and offer.cookie_slot is None:
             return None  # the client's own is right
-        if status == 101 or is_navigation(head) or visit.has_session:
+        # One whose session has ended may be getting its new cookie just now, by a login's answer: a document must not
+        # overtake that with another one.
+        is_placed = is_navigation(head) and (visit.is_known or offer.session is None)
+        if status == 101 or is_placed or visit.has_session:
             return self._cookies.due(offer, visit.session_id)
         return None
 
@@ -166,17 +172,21 @@ class Endpoint:
         request = Request(
             head.path, head.query, headers, offer.host, offer.is_secure, handlers.parts, protocol.subprotocol
         )
-        opening = RequestSession(Visit(offer.session, runtime.sessions))
+        visit = Visit(offer.session, runtime.sessions)
+        opening = RequestSession(visit)
         await opening.load()
         try:
+            await self._check_not_overtaking(offer, visit)
             await self._admit(request, opening)
             if runtime.is_stopping:
                 raise Refused(503, "the gateway stops", [("Retry-After", "1")])
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Refused):
+                error.fields = [*error.fields, *self._told(offer, visit, head, error.status)]
             opening.release()
             raise
         session = opening.shared  # which is the connection's to release from here on
-        cookie = self._cookies.due(offer, session.id)
+        cookie = self._cookie_for(offer, visit, head, 101)
         if cookie is not None:
             response.headers["Set-Cookie"] = cookie
         arrival.transport.write(response.serialize())
@@ -192,6 +202,21 @@ class Endpoint:
         ending.opened(connection, websocket)
         await connection.run(websocket, arrival.rest, issued=offer.issued if session.id == offer.session else 0)
 
+    async def _check_not_overtaking(self, offer: Offer, visit: Visit) -> None:
+        """A login closes its client's WebSockets before its own answer is there with the new cookie. A page that comes
+        again at once would get another new session here, and its cookie could land behind the login's."""
+        if offer.session is None or visit.is_known:
+            return
+        if await self._runtime.sessions.ended_lately(offer.session):
+            raise Refused(409, "the session has just ended: come again with its new cookie")
+
+    def _told(self, offer: Offer, visit: Visit, head: Head, status: int) -> Fields:
+        """What a refusal says of the session: ``on_handshake`` may have stored it under a new id, or destroyed it."""
+        if visit.is_known and not visit.has_ended:
+            return ()
+        cookie = self._cookie_for(offer, visit, head, status)
+        return () if cookie is None else [("Set-Cookie", cookie)]
+
     async def _admit(self, request: Request, session: RequestSession) -> None:
         """Ask ``on_handshake``, and store what it wrote."""
         try:
@@ -199,7 +224,7 @@ class Endpoint:
                 await settled(function(request, session))
         except Refuse as refusal:
             if not session.is_known:
-                session.shared.clear()  # the client is not told its id: nobody could ever come back to it
+                session.give_up()  # the client is not told its id: nobody could ever come back to it
             raise Refused(refusal.status, refusal.message, refusal.headers.items()) from refusal
         finally:
             if session.is_dirty:

@@ -22,10 +22,15 @@ def has_work(session: Session) -> bool:
     return session.is_dirty or session.is_touch_due
 
 
-async def freshen_session(runtime: Runtime, connection: Connection) -> None:
-    """Let what runs next see what others wrote to the session."""
+async def freshen_session(runtime: Runtime, connection: Connection) -> bool:
+    """Let what runs next see what others wrote to the session. False: it has ended, and so does the connection."""
     if connection.session.is_stale:
-        await runtime.sessions.freshen(connection.session)
+        try:
+            await runtime.sessions.freshen(connection.session)
+        except SessionEnded:
+            connection.close(*SESSION_ENDED)
+            return False
+    return True
 
 
 async def keep_session(runtime: Runtime, connection: Connection) -> None:

@@ -226,7 +226,9 @@ class Turns:
     async def _end(self, closed: ConnectionClosed) -> None:
         try:
             if self._handlers.disconnect is not None:
-                await self._call(self._handlers.disconnect, closed.code, closed.reason)
+                await freshen_session(self._runtime, self._connection)
+                # Also for a session that has ended: this runs exactly once.
+                await self._run(self._handlers.disconnect, closed.code, closed.reason)
             await keep_session(self._runtime, self._connection)
         finally:
             self._let_go()
@@ -273,8 +275,10 @@ class Turns:
         await self._settle(lambda: result)
 
     async def _call(self, handler: BoundHandler, *arguments: Any) -> bool:
-        """Run one handler; whether it ended well."""
-        await freshen_session(self._runtime, self._connection)
+        """Run one handler, unless the session has ended; whether it ended well."""
+        return await freshen_session(self._runtime, self._connection) and await self._run(handler, *arguments)
+
+    async def _run(self, handler: BoundHandler, *arguments: Any) -> bool:
         return await self._settle(lambda: handler.function(self._connection, *arguments, **handler.arguments))
 
     async def _settle(self, call: Callable[[], Any]) -> bool:

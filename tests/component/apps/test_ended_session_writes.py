@@ -91,7 +91,7 @@ async def test_a_session_that_ends_in_its_handshake_is_asked_to_come_again(app_c
     with pytest.raises(HandshakeRefused) as refused:
         async with client.connect("/", session=stored.id):
             pass
-    assert refused.value.status == 503
+    assert refused.value.status == 409
     async with client.connect("/", session=stored.id) as conn:
         assert conn.session_id == stored.id  # what it came with; it has another one
     await wait_until(lambda: client.sessions.session_count == 0)

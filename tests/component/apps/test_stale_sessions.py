@@ -80,7 +80,7 @@ async def test_while_the_store_is_away_a_handler_goes_on_with_what_was_loaded(ap
         await conn.send("")
         assert await conn.receive() == "ada"
         client.store.load = load  # type: ignore[method-assign]
-        client.sessions._retry_at = 0.0
+        client.sessions._outage.end()
         await conn.send("")
         assert await conn.receive() == "grace"
     assert client.counters.value("session_reads_failed") == 1

@@ -192,7 +192,7 @@ async def test_a_session_that_was_destroyed_meanwhile_is_not_written_behind_it(s
 
     browser = Browser(served({"/": count, "/outlived": outlived}, store=store))
     await browser.get()
-    assert (await browser.get("/outlived")).status == 503
+    assert (await browser.get("/outlived")).status == 409
     assert store.ids == []
     assert (await browser.get()).text == "1"
 

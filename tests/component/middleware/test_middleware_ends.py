@@ -263,6 +263,95 @@ async def test_a_websocket_that_writes_to_a_session_that_is_stored_no_more_is_cl
     assert store.ids == []
 
 
+async def test_what_a_websocket_wrote_before_its_lifetime_was_over_is_saved(store: Store) -> None:
+    async def busy(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await closed.wait()
+        websocket.session["last"] = "words"
+
+    closed = asyncio.Event()
+    app = served({"/": count, "/look": look}, websocket=busy, store=store, lifetime=100, ttl=50)
+    browser = Browser(app)
+    await browser.get()
+    id = id_of(browser)
+    browser.cookies["stickygw"] = cookie_of(id, age=99)
+    async with await browser.connect() as websocket:
+        assert await websocket.next() == CLOSED
+        closed.set()
+        await websocket.end()
+    assert (await Browser(app, stickygw=cookie_of(id)).get("/look")).text == "{'n': 1, 'last': 'words'}"
+
+
+async def test_a_message_for_a_session_that_ended_is_not_given_to_the_application(store: Store) -> None:
+    """Its end was not heard of before the message came; the session was to be loaded again by then."""
+    got = []
+
+    async def listen(websocket: WebSocket) -> None:
+        await websocket.accept()
+        websocket.session.shared.mark_stale()  # type: ignore[attr-defined]
+        got.append(await websocket.receive())
+
+    browser = Browser(served(count, websocket=listen, store=store))
+    await browser.get()
+    async with await browser.connect() as websocket:
+        store.on_changed.clear()
+        await store.end(id_of(browser), 1000)
+        websocket.give("websocket.receive", text="as whom?")
+        assert await websocket.next() == CLOSED
+        await websocket.end()
+    assert got == [{"type": "websocket.disconnect", "code": 4401, "reason": "session ended"}]
+
+
+async def test_it_is_watched_no_more_even_if_its_session_cannot_be_released(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = []
+
+    async def accept(websocket: WebSocket) -> None:
+        await websocket.accept()
+        session = websocket.scope["session"]
+        watched.append(lambda: session._visit._sessions.watched_by(session._visit.session_id))
+        assert watched[0]() == 1
+
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("stickygw.sessions.request_session.RequestSession.release", fail)
+    async with await Browser(served(count, websocket=accept, store=store)).connect() as websocket:
+        with pytest.raises(ZeroDivisionError):
+            await websocket.end()
+    assert watched[0]() == 0
+
+
+async def test_the_server_s_receive_is_over_before_the_application_is(store: Store) -> None:
+    asked = 0
+
+    async def give_up(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await websocket.receive()
+
+    app = served(count, websocket=give_up, store=store)
+
+    async def serving(scope: Any, receive: Any, send: Any) -> None:
+        async def slow_to_end() -> Any:
+            nonlocal asked
+            asked += 1
+            try:
+                return await receive()
+            finally:
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                asked -= 1
+
+        await app(scope, slow_to_end, send)
+        assert asked == 0
+
+    async with await Browser(serving).connect() as websocket:
+        await websocket.end()
+
+
 async def test_a_websocket_that_is_over_is_watched_no_more(store: Store) -> None:
     async def watching(request: Request) -> str:
         return str(request.session._visit._sessions.watched_by(request.session.id))  # type: ignore[attr-defined]

@@ -57,6 +57,13 @@ def test_it_keeps_what_a_secret_says_out_of_errors() -> None:
     assert "too short to be one" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["redis://:S3cret/pass@host:6379/0", "redis://:S3cret@host/0?socket_timeout=S3cret"])
+def test_it_keeps_the_store_s_password_out_of_them_too(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"store: .*percent-encoded") as caught:
+        SessionMiddleware(ignored, secret=SECRET, store=url)
+    assert "S3cret" not in str(caught.value)
+
+
 async def test_without_arguments_it_says_what_it_needs_outside_a_gateway() -> None:
     with pytest.raises(OutsideGateway, match=r"SessionMiddleware, secret=…, store="):
         await Call(SessionMiddleware(ignored), {"type": "http", "headers": []}).end()
@@ -100,6 +107,31 @@ async def test_a_lifespan_that_is_over_can_begin_again() -> None:
     for expected in ("1", "2"):
         async with running(app):
             assert (await browser.get()).text == expected
+
+
+def test_of_loops_that_have_ended_nothing_piles_up() -> None:
+    store = Store()
+    client = TestClient(served(count, store=store))
+    assert [client.get("/").text for _ in range(5)] == list("12345")
+    assert len(store.on_changed) <= 1
+
+
+async def test_a_lifespan_in_another_loop_ends_nothing_of_this_one() -> None:
+    store = Store()
+    app = served(count, store=store)
+    async with running(app):
+        browser = Browser(app)
+        await browser.get()
+
+        async def elsewhere() -> None:
+            async with running(app):
+                assert (await Browser(app).get()).text == "1"
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        assert "session sweeper" in await our_tasks()
+        assert (await browser.get()).text == "2"
+    assert await our_tasks() == []
+    assert store.on_changed == []
 
 
 def test_starlette_s_test_client_runs_it_with_its_lifespan_and_without() -> None:

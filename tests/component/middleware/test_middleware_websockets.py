@@ -229,5 +229,5 @@ async def test_a_request_s_session_is_no_more_when_it_is_over() -> None:
         return "kept"
 
     await Browser(served(keep)).get()
-    with pytest.raises(RuntimeError, match="not loaded"):
+    with pytest.raises(RuntimeError, match="the request is over"):
         kept[0]["n"] = 1

@@ -18,6 +18,8 @@ from support.valkey import ValkeyServer
 
 from stickygw.asgi import RequestSession, SessionMiddleware
 from stickygw.errors import SessionEnded, SessionValueError
+from stickygw.sessions.base import Loaded
+from stickygw.types import SessionId
 
 
 @pytest.fixture
@@ -134,6 +136,59 @@ async def test_without_autoload_a_handler_loads_the_session_it_needs(store: Stor
         await browser.get("/look")
     assert (await browser.get("/load")).text == "{'n': 1}"
     assert store.loads == loads + 1
+
+
+async def test_loads_that_meet_hold_it_once_and_one_that_is_late_not_at_all(store: Store) -> None:
+    outcomes = []
+    late = asyncio.Event()
+
+    async def both(request: Request) -> str:
+        async def load() -> None:
+            await late.wait()
+            await request.session.load()
+
+        outcomes.append(asyncio.ensure_future(load()))
+        await asyncio.gather(request.session.load(), request.session.load())
+        return str(request.session["n"])
+
+    app = served({"/": count, "/both": both}, store=store, autoload=lambda scope: scope["path"] == "/")
+    browser = Browser(app)
+    async with running(app):
+        await browser.get()
+        assert (await browser.get("/both")).text == "1"
+        late.set()
+        with pytest.raises(RuntimeError, match="the request is over"):
+            await outcomes[0]
+        loads = store.loads
+        await browser.get()
+        assert store.loads == loads + 1, "nobody holds it"
+
+
+async def test_a_load_that_the_end_of_the_request_finds_under_way_gives_it_back(store: Store) -> None:
+    outcomes = []
+    answer = asyncio.Event()
+
+    async def leave(request: Request) -> str:
+        outcomes.append(asyncio.ensure_future(request.session.load()))
+        await asyncio.sleep(0)
+        return "left"
+
+    class Slow(Store):
+        async def load(self, id: SessionId) -> Loaded | None:
+            if outcomes:
+                await answer.wait()
+            return await super().load(id)
+
+    store = Slow()
+    browser = Browser(served({"/": count, "/leave": leave}, store=store, autoload=lambda scope: scope["path"] == "/"))
+    await browser.get()
+    await browser.get("/leave")
+    answer.set()
+    with pytest.raises(RuntimeError, match="the request is over"):
+        await outcomes[0]
+    loads = store.loads
+    await browser.get()
+    assert store.loads == loads + 1, "nobody holds it"
 
 
 async def test_a_function_says_which_requests_load_their_session(store: Store) -> None:

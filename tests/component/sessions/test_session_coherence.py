@@ -179,6 +179,50 @@ async def test_a_holder_is_told_of_the_end_of_a_session_that_nobody_here_opened(
     await wait_until(lambda: told, seconds=1.0)
 
 
+async def test_a_holder_of_a_session_that_ended_before_is_told_too(workers: tuple[Worker, Worker]) -> None:
+    (here, _), (there, _) = workers
+    session = await there.open(None)
+    session["user"] = "ada"
+    await session.save()
+    await session.destroy()
+    told: list[str] = []
+    here.watch(session.id, lambda: told.append("here"))
+    await wait_until(lambda: told == ["here"])
+    there.release(session)
+
+
+async def test_a_watched_session_lives_on_although_nobody_has_opened_it(server: ValkeyServer, prefix: str) -> None:
+    store = RedisSessionStore.from_url(server.url, prefix=prefix)
+    sessions = Sessions(store, ttl=2, touch_interval=0.1)
+    id = new_session_id()
+    await store.write(id, {"user": msgpack.packb("ada")}, [], 2, is_new=True)
+    sessions.start()
+    holder = sessions.watch(id, lambda: None)
+    async with Redis.from_url(server.url) as redis:
+        key = f"{prefix}:session:{{{id}}}"
+        await redis.pexpire(key, 1000)
+        await wait_until(lambda: is_above(redis, key, 1500))
+    sessions.unwatch(holder)
+    await sessions.stop()
+    await store.close()
+
+
+async def is_above(redis: Redis, key: str, milliseconds: int) -> bool:
+    return int(await redis.pttl(key)) > milliseconds
+
+
+async def test_a_watched_session_that_somebody_deletes_has_ended_although_nobody_has_opened_it(
+    server: ValkeyServer, prefix: str
+) -> None:
+    async with redis_worker(server.url, prefix) as (sessions, _), Redis.from_url(server.url) as redis:
+        id = new_session_id()
+        await redis.hset(f"{prefix}:session:{{{id}}}", "user", msgpack.packb("ada"))
+        told: list[str] = []
+        sessions.watch(id, lambda: told.append("told"))
+        await redis.delete(f"{prefix}:session:{{{id}}}")
+        await wait_until(lambda: told == ["told"])
+
+
 async def test_regenerate_ends_the_old_id_everywhere(workers: tuple[Worker, Worker]) -> None:
     (here, _), (there, _) = workers
     ours, theirs = await both(here, there, cart=["book"])
