@@ -1,4 +1,4 @@
-"""What has to be done though nobody may wait for it any more: `to_its_end`."""
+"""What has to be done though nobody may wait for it any more: `begin`, `to_its_end`."""
 
 from __future__ import annotations
 
