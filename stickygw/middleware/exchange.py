@@ -167,7 +167,7 @@ class Exchange:
         """Ask the server for no message any more, and wait until it knows."""
         if self._receiving is not None:
             self._receiving.cancel()
-            await asyncio.gather(self._receiving, return_exceptions=True)  # nobody needs what came of it
+            await asyncio.wait({self._receiving})  # not `gather`: what Granian gives is no whole future
 
     async def _keep(self) -> None:
         """Save the session where the answer has left: what fails is told to the log, and tried again next time."""

@@ -18,7 +18,7 @@ from stickygw.sessions.looks import Looks
 from stickygw.sessions.moves import move
 from stickygw.sessions.outage import Outage
 from stickygw.sessions.session import REMEMBER_SECONDS, TOUCH_SECONDS, Session
-from stickygw.sessions.touches import touch_all
+from stickygw.sessions.touches import keep_touching
 from stickygw.sessions.write_back import WriteBack
 from stickygw.types import SessionId
 
@@ -325,14 +325,9 @@ class Sessions:
             del self._entries[session.id]
 
     async def _keep_alive(self) -> None:
-        while True:
-            await asyncio.sleep(self._touch_interval)
-            while self._outage.is_on:
-                await asyncio.sleep(SWEEP_SECONDS)
-            try:
-                await touch_all(self._touches_due(), on_ended=self._found_ended)
-            except Exception:
-                log.exception("a defect ended a round of touches; the next one comes")
+        await keep_touching(
+            self._touches_due, interval=self._touch_interval, outage=self._outage, on_ended=self._found_ended
+        )
 
     def _touches_due(self) -> dict[SessionId, Callable[[], Awaitable[None]]]:
         due: dict[SessionId, Callable[[], Awaitable[None]]] = {
