@@ -34,20 +34,21 @@ async def move(old: Session, new: Session, store: SessionStore, *, ttl: int, rem
     is_begun = False
     try:
         for left in reversed(range(MAX_ROUNDS)):
-            loaded = await store.load(old.id)
-            if old.is_ended or (loaded is None and not old.is_new):
-                raise SessionGone("nothing is stored of the session any more")
-            changed, removed = old.unsaved()
-            stored = {} if loaded is None else loaded.fields
-            fields = {field: packed for field, packed in stored.items() if field not in removed} | changed
-            if fields or written:
-                is_begun = True
-                await store.write(new.id, fields, written.keys() - fields.keys(), ttl, is_new=True)
-            written = fields
-            version = b"" if loaded is None else loaded.version
-            with suppress(SessionConflict):
-                await store.end(old.id, remember, version=version if left else None)
-                break
+            async with old.exchange():  # a write of ours that is under way is neither stored nor unsaved
+                loaded = await store.load(old.id)
+                if old.is_ended or (loaded is None and not old.is_new):
+                    raise SessionGone("nothing is stored of the session any more")
+                changed, removed = old.unsaved()
+                stored = {} if loaded is None else loaded.fields
+                fields = {field: packed for field, packed in stored.items() if field not in removed} | changed
+                if fields or written:
+                    is_begun = True
+                    await store.write(new.id, fields, written.keys() - fields.keys(), ttl, is_new=True)
+                written = fields
+                version = b"" if loaded is None else loaded.version
+                with suppress(SessionConflict):
+                    await store.end(old.id, remember, version=version if left else None)
+                    break
     except BaseException:
         old.mark_stale()  # it may have ended
         if is_begun:

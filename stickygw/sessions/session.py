@@ -116,7 +116,7 @@ class Session(Fields):
     async def refresh(self) -> None:
         """Load again what is stored, and touch it. Fields that are not saved yet survive. Raises
         `SessionUnavailable` and `SessionEnded`."""
-        async with self._exchange():
+        async with self.exchange():
             await self._refresh()
 
     async def look(self) -> bool:
@@ -124,7 +124,7 @@ class Session(Fields):
 
         Raises `SessionUnavailable` and `SessionEnded`.
         """
-        async with self._exchange():
+        async with self.exchange():
             loaded = await self._load()
             self._is_stale = ({} if loaded is None else loaded.fields) != self._stored
             return self._is_stale
@@ -158,7 +158,7 @@ class Session(Fields):
 
     async def write_changes(self) -> None:
         """Write what changed and can be kept: of the rest its own handler is told. Raises as `save` does."""
-        async with self._exchange():
+        async with self.exchange():
             await self._flush()
 
     async def increment(self, field: str, by: int = 1) -> int:
@@ -171,7 +171,7 @@ class Session(Fields):
         self._check_room_for(field)
         if type(by) is not int or abs(by) > MAX_INTEGER:
             raise SessionValueError(f"a session field is incremented by an integer within ±{MAX_INTEGER}")
-        async with self._exchange():
+        async with self.exchange():
             self._check_not_ended()
             if self._is_changed(field):
                 await self._flush()
@@ -193,7 +193,7 @@ class Session(Fields):
         self._check_room_for(field)
 
         async def attempt() -> Any:
-            async with self._exchange():
+            async with self.exchange():
                 return await self._update(field, function, default)
 
         try:
@@ -208,7 +208,7 @@ class Session(Fields):
         `SessionUnavailable` and `SessionEnded`."""
         if not self.is_touch_due:
             return  # without waiting for its turn
-        async with self._exchange():
+        async with self.exchange():
             await self._touch()
 
     async def destroy(self) -> None:
@@ -216,7 +216,7 @@ class Session(Fields):
 
         What was not saved yet is given up. Idempotent. Raises `SessionUnavailable`: it may have ended or not.
         """
-        async with self._exchange():
+        async with self.exchange():
             await self._store.end(self.id, self._remember)
             self._give_up_refused()
             changed, _ = self._changes()
@@ -257,7 +257,9 @@ class Session(Fields):
     # One exchange with the store
 
     @asynccontextmanager
-    async def _exchange(self) -> AsyncIterator[None]:
+    async def exchange(self) -> AsyncIterator[None]:
+        """One exchange with the store: no other write of ours is under way in this block. Raises `SessionUnavailable`
+        when its turn, or the block, takes too long."""
         try:
             async with self._exchanges.next():
                 yield

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from support.waiting import wait_until
@@ -55,6 +57,27 @@ async def old(here: Sessions) -> Session:
 async def there(store: Store, old: Session) -> Session:
     """The same session on another worker."""
     return await Sessions(store, ttl=TTL, is_tracked=lambda: True).open(old.id)
+
+
+async def test_a_write_of_ours_that_is_under_way_is_waited_for(
+    store: Store, here: Sessions, old: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, may_go = store.write, asyncio.Event()
+
+    async def slow(*arguments: Any, **options: Any) -> None:
+        monkeypatch.setattr(store, "write", write)
+        await may_go.wait()
+        await write(*arguments, **options)
+
+    monkeypatch.setattr(store, "write", slow)
+    old["b"] = True
+    saving = asyncio.create_task(old.save())
+    await asyncio.sleep(0)
+    moving = asyncio.create_task(here.regenerate(old))
+    await asyncio.sleep(0)
+    may_go.set()
+    await saving
+    assert dict(await moving) == {"n": 1, "b": True}
 
 
 async def test_fields_that_mean_nothing_here_are_moved_as_they_are(store: Store, here: Sessions, old: Session) -> None:
