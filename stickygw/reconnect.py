@@ -81,6 +81,32 @@ class Backoff:
         return self._random.uniform(0, ceiling)
 
 
+class Standing:
+    """A connection that stands between `start` and `stop`: `keep_alive`, in a task of its own."""
+
+    def __init__(self, name: str, session: Callable[[], Coroutine[Any, Any, None]], backoff: Backoff) -> None:
+        self._name = name
+        self._session = session
+        self._backoff = backoff
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._task is not None
+
+    def start(self) -> None:
+        """Connect and stay connected."""
+        self._task = asyncio.create_task(keep_alive(self._name, self._session, self._backoff), name=self._name)
+
+    async def stop(self) -> None:
+        """End the task and the connection. Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+            self._task = None
+
+
 async def keep_alive(name: str, session: Callable[[], Coroutine[Any, Any, None]], backoff: Backoff) -> None:
     """Run `session`, one connection's life, again and again until cancelled.
 

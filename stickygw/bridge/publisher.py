@@ -18,7 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
 from stickygw.observability.counters import Counters
-from stickygw.reconnect import SECOND_LOOK_SECONDS, Backoff, keep_alive, opened
+from stickygw.reconnect import SECOND_LOOK_SECONDS, Backoff, Standing, opened
 
 log = logging.getLogger("stickygw.bridge")
 
@@ -60,27 +60,23 @@ class Publisher:
         self._is_answered = asyncio.Event()
         self._published = 0  # into the queue, ever
         self._settled = asyncio.Event()  # set, and replaced, each time that messages are answered or lost
-        self._task: asyncio.Task[None] | None = None
+        self._standing = Standing("bridge publisher", self._session, self._backoff)
         self.connected = asyncio.Event()
 
     def start(self) -> None:
         """Connect and stay connected, in a task of its own."""
-        self._task = asyncio.create_task(
-            keep_alive("bridge publisher", self._session, self._backoff), name="bridge publisher"
-        )
+        self._standing.start()
 
     async def stop(self) -> None:
         """Wait up to `PIPELINE_SECONDS` for what is queued, then end the task and the connection."""
-        if self._task is None:
+        if not self._standing.is_started:
             return
         try:
             async with asyncio.timeout(PIPELINE_SECONDS):
                 await self.wait_sent()
         except TimeoutError:
             pass  # what is left is counted as lost where the session ends
-        self._task.cancel()
-        await asyncio.wait({self._task})
-        self._task = None
+        await self._standing.stop()
 
     def publish(self, channel: bytes, data: bytes) -> None:
         """Send `data` to `channel` in this loop turn's pipeline, or drop and count it."""

@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError
 
 from stickygw.bridge.base import CONFIRM_SECONDS
 from stickygw.bridge.subscriptions import Subscriptions
-from stickygw.reconnect import SECOND_LOOK_SECONDS, Backoff, keep_alive, opened
+from stickygw.reconnect import SECOND_LOOK_SECONDS, Backoff, Standing, opened
 
 log = logging.getLogger("stickygw.bridge")
 
@@ -51,22 +51,17 @@ class Subscriber:
         self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
         self._has_changes = asyncio.Event()
         self._heard_at = 0.0
-        self._task: asyncio.Task[None] | None = None
+        self._standing = Standing("bridge subscriber", self._session, self._backoff)
         self.connected = asyncio.Event()
         """Set while every wanted channel of the connection's beginning is subscribed."""
 
     def start(self) -> None:
         """Connect and stay connected, in a task of its own."""
-        self._task = asyncio.create_task(
-            keep_alive("bridge subscriber", self._session, self._backoff), name="bridge subscriber"
-        )
+        self._standing.start()
 
     async def stop(self) -> None:
         """End the task and the connection."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-            self._task = None
+        await self._standing.stop()
 
     def subscribe(self, channel: bytes) -> asyncio.Future[None]:
         """See `Bridge.subscribe`. Calls of one loop turn go out together."""

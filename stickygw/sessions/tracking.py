@@ -18,7 +18,7 @@ from typing import Any
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError
 
-from stickygw.reconnect import CONNECT_SECONDS, SECOND_LOOK_SECONDS, Backoff, keep_alive, opened
+from stickygw.reconnect import CONNECT_SECONDS, SECOND_LOOK_SECONDS, Backoff, Standing, opened
 from stickygw.types import SessionId
 
 log = logging.getLogger("stickygw.sessions")
@@ -53,22 +53,17 @@ class Tracking:
         self._on_invalidated = on_invalidated
         self._backoff = Backoff(random)
         self._heard_at = 0.0
-        self._task: asyncio.Task[None] | None = None
+        self._standing = Standing("session tracking", self._session, self._backoff)
         self.armed = asyncio.Event()
         """Set while the server tells of every change, as far as we know."""
 
     def start(self) -> None:
         """Connect and stay connected, in a task of its own."""
-        self._task = asyncio.create_task(
-            keep_alive("session tracking", self._session, self._backoff), name="session tracking"
-        )
+        self._standing.start()
 
     async def stop(self) -> None:
         """End the task and the connection."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-            self._task = None
+        await self._standing.stop()
 
     async def _session(self) -> None:
         async with opened(self._connect) as connection:

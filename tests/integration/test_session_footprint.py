@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import statistics
 import time
 from collections.abc import Callable
@@ -63,7 +62,6 @@ async def test_a_store_answers_while_100_000_sessions_end_in_one_instant(own_val
             began = time.monotonic()
             await client.ping()
             slowest = max(slowest, time.monotonic() - began)
-            await asyncio.sleep(0.001)
     await store.close()
     print(f"gone {time.time() - instant / 1000:.2f} s after it; the slowest PING took {slowest * 1000:.0f} ms")
     assert slowest < 0.5

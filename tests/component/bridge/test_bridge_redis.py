@@ -107,7 +107,9 @@ async def test_bridging_is_back_within_three_seconds_of_a_restart(own_valkey: Va
     await b.bridge.subscribe("room")
     own_valkey.stop()
     await wait_until(lambda: not a.bridge.is_connected and not b.bridge.is_connected)
-    await asyncio.sleep(3)  # an outage, long enough for the longest pauses between attempts
+    halves = (a.bridge._publisher, a.bridge._subscriber, b.bridge._publisher, b.bridge._subscriber)
+    # An outage that has come to the longest pauses between attempts.
+    await wait_until(lambda: all(half._backoff.failures >= 7 for half in halves), seconds=30)
     own_valkey.start()
     await wait_until(lambda: a.bridge.is_connected and b.bridge.is_connected, seconds=3)
     a.publish("back")

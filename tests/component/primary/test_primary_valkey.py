@@ -96,13 +96,13 @@ async def test_it_is_started_again_when_it_is_killed(directories: tuple[Path, Pa
 
 
 async def wait_until_answering(valkey: EmbeddedValkey) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                if await ask(valkey, "PING") == b"+PONG\r\n":
-                    return
-            except OSError:
-                await asyncio.sleep(0.01)
+    async def answers() -> bool:
+        try:
+            return await ask(valkey, "PING") == b"+PONG\r\n"
+        except OSError:
+            return False
+
+    await wait_until(answers)
 
 
 async def test_one_that_a_killed_primary_left_running_is_taken_over(directories: tuple[Path, Path]):

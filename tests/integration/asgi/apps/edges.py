@@ -7,10 +7,34 @@ import json
 from typing import Any
 from urllib.parse import unquote
 
-waiting: list[str] = []
+
+class Notes(list[str]):
+    """What has happened, in order. Whoever waits for something is woken by each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = asyncio.Event()
+
+    def append(self, note: str) -> None:
+        super().append(note)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def first(self, start: str = "") -> list[str]:
+        """The first that begins so, once there is one; none, if that takes more than five seconds."""
+        try:
+            async with asyncio.timeout(5):
+                while not (found := [note for note in self if note.startswith(start)]):
+                    await self._changed.wait()
+        except TimeoutError:
+            return []
+        return found[:1]
+
+
+waiting = Notes()
 """Where requests have begun to wait for their clients since ``/forget``."""
 
-seen: list[str] = []
+seen = Notes()
 """What requests that nobody waited for have come to; told by ``/seen``."""
 
 
@@ -126,22 +150,13 @@ async def bad_header(scope: Any, receive: Any, send: Any) -> None:
 
 async def told(scope: Any, receive: Any, send: Any) -> None:
     """The first event that begins as the query says, once there is one."""
-    wanted = unquote(scope["query_string"].decode())
-    found: list[str] = []
-    for _ in range(500):
-        found = [event for event in seen if event.startswith(wanted)][:1]
-        if found:
-            break
-        await asyncio.sleep(0.01)
+    found = await seen.first(unquote(scope["query_string"].decode()))
     await answer(send, json.dumps(found).encode())
 
 
 async def waited(scope: Any, receive: Any, send: Any) -> None:
     """Answered when some request waits for more of its client."""
-    for _ in range(500):
-        if waiting:
-            break
-        await asyncio.sleep(0.01)
+    await waiting.first()
     await answer(send, json.dumps(waiting).encode())
 
 
