@@ -58,6 +58,11 @@ async def test_what_is_written_while_the_store_is_away_is_stored_when_it_is_back
     known, again, new, gone = (Client(f"{gateway.ws_url}/native") for _ in range(4))
     async with gone:
         await gone.ask(name="gone")
+
+    async def has_left() -> bool:
+        return "left" in (await stored(server))["gone"]
+
+    await wait_until(has_left)  # what `on_disconnect` writes would keep it in memory, once the store is away
     async with known:
         await known.ask(name="known", number=0)
         server.stop()
