@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 ROUNDS = 15
 """Rounds of every figure; in a comparison each round measures both sides, in turns."""
 
 RESAMPLES = 2000
+
+Measured = TypeVar("Measured")
 
 
 def cpu_seconds(pid: int) -> float:
@@ -46,8 +48,8 @@ def figure(values: Sequence[float]) -> Figure:
 
 
 def pairs(
-    first: Callable[[], float], second: Callable[[], float], *, rounds: int = ROUNDS
-) -> list[tuple[float, float]]:
+    first: Callable[[], Measured], second: Callable[[], Measured], *, rounds: int = ROUNDS
+) -> list[tuple[Measured, Measured]]:
     """So many pairs, measured in turns and with changing order, so that a slow moment of the machine hits both."""
     measured = []
     for round_number in range(rounds):

@@ -19,6 +19,7 @@
     ├── SessionUnavailable       the session store did not answer, so nothing was read or written
     ├── SessionValueError        a value that a session cannot keep
     ├── RoomNameError            a room name that is empty, too long or not text
+    ├── PublishError             the store did not take what another program published, or did not answer
     └── Refuse                   raised by an application in ``on_handshake`` to answer with an HTTP status
 
 Bad input from a client is never an exception: it is a value (`stickygw.routing.request_head.Refusal`).
@@ -146,6 +147,17 @@ class SessionValueError(StickygwError, ValueError):
 
 class RoomNameError(StickygwError, ValueError):
     """A room name that is empty, too long or not text."""
+
+
+class PublishError(StickygwError):
+    """The store did not take what a `stickygw.publisher` sent, or did not answer.
+
+    `is_uncertain`: it may be published all the same. What is published again then may come twice.
+    """
+
+    def __init__(self, message: str, *, is_uncertain: bool) -> None:
+        super().__init__(message)
+        self.is_uncertain = is_uncertain
 
 
 class Refuse(StickygwError):

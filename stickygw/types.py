@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NewType
+from typing import Literal, NewType
 
 Slot = NewType("Slot", int)
 """A worker's number, 0 … N-1. A slot outlives the process in it; clients belong to slots, not to pids."""
@@ -24,3 +24,6 @@ HandOverId = NewType("HandOverId", int)
 
 ConnectionId = NewType("ConnectionId", str)
 """One WebSocket, for as long as its client keeps it open; 16 lowercase hex digits."""
+
+SlowConsumer = Literal["disconnect", "drop_oldest", "drop_newest"]
+"""What becomes of a member that does not keep up with its room: it, or messages to it. See the setting of that name."""

@@ -5,60 +5,91 @@ Other workers are the bridge's business.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Hashable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from itertools import groupby, islice
+from operator import attrgetter
 
-from stickygw.bridge.rooms import check_room
+from stickygw.bridge.addresses import check_address
+from stickygw.bridge.room import Entry, Member, Room
 from stickygw.observability.counters import Counters
-from stickygw.wire.prepared import PreparedMessage
+from stickygw.types import SlowConsumer
+from stickygw.wire.prepared import Batch, PreparedMessage
+
+__all__ = ["Hub", "Member"]
 
 log = logging.getLogger("stickygw.hub")
 
+MEMBERS_PER_TURN = 64
+"""So many members are given what waits for them before the loop turns: 2 to 4 ms, at the price of a write."""
 
-class Member(Hashable, Protocol):
-    """Something that can be in a room: a connection."""
+MEMBERS_AT_A_TIME = 32
+"""So many of one room, before the next room: a small one does not wait for a large one."""
 
-    def deliver(self, message: PreparedMessage) -> None:
-        """Take the message; never wait. What a slow client means is the member's to decide."""
+MAX_UNDELIVERED = 1024
+"""Messages of one room that are kept for those who have not been given them; who publishes one more delivers them."""
+
+
+def _disconnect(_address: str) -> SlowConsumer:
+    return "disconnect"
 
 
 class Hub:
-    """Rooms and their local members, in both directions, so that a member can leave all its rooms at once."""
+    """Rooms and their local members, in both directions, so that a member can leave all its rooms at once.
 
-    def __init__(self, counters: Counters) -> None:
+    What is published in one turn of the loop is delivered at its end, each member's share in one write. A member gets
+    the messages of its rooms in the order in which they were published here. Whatever else is sent to a member, or
+    changes where it is, comes behind what was published before: that is what `catch_up` is for.
+
+    `policy_of` tells by its address what a room does about slow members; it is asked when the room gets its first.
+    """
+
+    def __init__(self, counters: Counters, policy_of: Callable[[str], SlowConsumer] = _disconnect) -> None:
         self._counters = counters
-        # Dicts serve as sets that keep the order of joining.
-        self._members: dict[str, dict[Member, None]] = {}
-        self._rooms: dict[Member, dict[str, None]] = {}
+        self.policy_of = policy_of
+        self._rooms: dict[str, Room] = {}
+        # A dict serves as a set that keeps the order of joining.
+        self._rooms_of: dict[Member, dict[Room, None]] = {}
+        self._unsettled: dict[Room, None] = {}  # in the order in which they are looked at
+        self._is_scheduled = False
+        self._published = 0
+
+    # Membership
 
     def join(self, room: str, member: Member) -> bool:
         """Add `member` to `room`; joining twice changes nothing. True: it is the room's first.
 
         Raises `RoomNameError`.
         """
-        check_room(room)
-        members = self._members.get(room)
-        is_first = members is None
-        if members is None:
-            members = self._members[room] = {}
-        members[member] = None
-        self._rooms.setdefault(member, {})[room] = None
+        check_address(room)
+        self.catch_up(member)  # first: what it is given may make somebody join or leave
+        joined = self._rooms.get(room)
+        is_first = joined is None
+        if joined is None:
+            joined = self._rooms[room] = Room(room, self.policy_of(room))
+        if member not in joined.members:
+            joined.join(member)
+            self._rooms_of.setdefault(member, {})[joined] = None
         return is_first
 
     def leave(self, room: str, member: Member) -> bool:
         """Take `member` out of `room`, where it may not be. True: it was the room's last."""
-        members = self._members.get(room)
-        if members is None or member not in members:
+        left = self._rooms.get(room)
+        if left is None or member not in left.members:
             return False
-        del members[member]
-        rooms = self._rooms[member]
-        del rooms[room]
+        self.catch_up(member)
+        if member not in left.members:  # what it was given has made it leave
+            return False
+        del left.members[member]
+        rooms = self._rooms_of[member]
+        del rooms[left]
         if not rooms:
-            del self._rooms[member]
-        if members:
+            del self._rooms_of[member]
+        if left.members:
             return False
-        del self._members[room]
+        del self._rooms[room]
+        self._unsettled.pop(left, None)
         return True
 
     def leave_all(self, member: Member) -> list[str]:
@@ -67,27 +98,96 @@ class Hub:
 
     def rooms_of(self, member: Member) -> tuple[str, ...]:
         """Where `member` is, in the order of joining."""
-        return tuple(self._rooms.get(member, ()))
+        return tuple(room.name for room in self._rooms_of.get(member, ()))
 
-    def deliver(self, room: str, message: PreparedMessage, exclude: Member | None = None) -> int:
-        """Give `message` to each member of `room` but `exclude`; how many took it.
+    def members_of(self, room: str) -> tuple[Member, ...]:
+        """Who is in `room`, in the order of joining."""
+        return tuple(self._rooms[room].members) if room in self._rooms else ()
 
-        Never waits. Members may leave and join while it runs: who has left gets nothing more, who has just
-        joined gets the next message. A member that fails is logged and counted (``deliver_failed``); the
-        others don't notice.
-        """
-        members = self._members.get(room)
-        if members is None:
-            return 0
-        taken = 0
-        for member in tuple(members):
-            if member is exclude or member not in members:
+    # Delivery
+
+    def publish(
+        self,
+        room: str,
+        message: PreparedMessage,
+        *,
+        exclude: Member | None = None,
+        unless: Iterable[str] = (),
+        given: frozenset[Member] = frozenset(),
+    ) -> None:
+        """Give `message` to each member of `room` at the end of this turn, but not to `exclude`, nor to members of the
+        rooms `unless`, nor to who is in `given`. Never waits. Who joins later gets the next message."""
+        published = self._rooms.get(room)
+        if published is not None and published.undelivered >= MAX_UNDELIVERED:
+            self._settle(published)
+            published = self._rooms.get(room)  # what they were given may have made them leave, or publish
+        if published is None:
+            return
+        self._published += 1
+        others = tuple(self._rooms[other] for other in unless if other in self._rooms)
+        published.add(Entry(self._published, message, exclude, others, given, published.policy))
+        self._unsettled[published] = None
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def catch_up(self, member: Member) -> None:
+        """Give `member` now what was published in its rooms."""
+        if not self._unsettled:
+            return
+        entries = [
+            entry
+            for room in self._rooms_of.get(member, ())
+            if room in self._unsettled
+            for entry in room.take_entries(member)
+        ]
+        entries.sort(key=attrgetter("number"))
+        for policy, run in groupby(entries, key=attrgetter("policy")):
+            self._deliver(member, Batch([entry.message for entry in run], policy))
+
+    def _settle(self, room: Room) -> None:
+        """Deliver all that was published in `room`, at once."""
+        while room in self._unsettled and not room.is_settled:
+            if self._deliver_some(room) < MEMBERS_AT_A_TIME:
+                room.end_round()
+
+    def _take_turn(self) -> None:
+        left = MEMBERS_PER_TURN
+        while self._unsettled and left > 0:
+            room = next(iter(self._unsettled))
+            looked_at = self._deliver_some(room)
+            if looked_at < MEMBERS_AT_A_TIME:
+                room.end_round()
+            if self._unsettled.pop(room, room) is None and not room.is_settled:  # else its last member has left
+                self._unsettled[room] = None
+            left -= looked_at
+        self._is_scheduled = bool(self._unsettled)
+        if self._is_scheduled:
+            asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _deliver_some(self, room: Room) -> int:
+        """Look at the next `MEMBERS_AT_A_TIME` members of the room's round; how many there were."""
+        rooms_of, unsettled, take, count = self._rooms_of, self._unsettled, room.take, 0
+        for member in islice(room.begin_round(), MEMBERS_AT_A_TIME):
+            count += 1
+            if len(unsettled) > 1 and len(rooms_of.get(member, ())) > 1:
+                self.catch_up(member)
                 continue
-            try:
-                member.deliver(message)
-            except Exception as error:
-                log.exception("a member of a room failed to take a message")
-                self._counters.add("deliver_failed", type(error).__name__)
-            else:
-                taken += 1
-        return taken
+            batch = take(member)
+            if batch is not None:
+                try:  # `_deliver`, without its call: this is done for each delivery
+                    member.deliver(batch)
+                except Exception as error:
+                    self._failed(error)
+        return count
+
+    def _deliver(self, member: Member, batch: Batch) -> None:
+        try:
+            member.deliver(batch)
+        except Exception as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """A member did not take what is its; the others don't notice."""
+        log.error("a member of a room failed to take a message", exc_info=error)
+        self._counters.add("deliver_failed", type(error).__name__)

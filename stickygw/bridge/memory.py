@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-from stickygw.bridge.base import OnMessage
-from stickygw.bridge.rooms import check_room
-from stickygw.wire.prepared import PreparedMessage
+from stickygw.bridge.addresses import check_address
+from stickygw.bridge.base import OnPublication, Publication
 
 
 class MemoryBus:
@@ -16,29 +15,29 @@ class MemoryBus:
     def __init__(self) -> None:
         self._receivers: dict[str, dict[MemoryBridge, None]] = {}
 
-    def add(self, room: str, bridge: MemoryBridge) -> None:
-        """`bridge` receives `room`."""
-        self._receivers.setdefault(room, {})[bridge] = None
+    def add(self, address: str, bridge: MemoryBridge) -> None:
+        """`bridge` receives `address`."""
+        self._receivers.setdefault(address, {})[bridge] = None
 
-    def remove(self, room: str, bridge: MemoryBridge) -> None:
-        """`bridge` receives `room` no more."""
-        receivers = self._receivers.get(room, {})
+    def remove(self, address: str, bridge: MemoryBridge) -> None:
+        """`bridge` receives `address` no more."""
+        receivers = self._receivers.get(address, {})
         receivers.pop(bridge, None)
         if not receivers:
-            self._receivers.pop(room, None)
+            self._receivers.pop(address, None)
 
-    def receivers(self, room: str) -> tuple[MemoryBridge, ...]:
-        """The bridges that receive `room`."""
-        return tuple(self._receivers.get(room, ()))
+    def receivers(self, address: str) -> tuple[MemoryBridge, ...]:
+        """The bridges that receive `address`."""
+        return tuple(self._receivers.get(address, ()))
 
 
 class MemoryBridge:
     """A `Bridge` on a `MemoryBus`. Nothing is ever lost here, so it has no use for `OnGap`."""
 
-    def __init__(self, bus: MemoryBus, *, on_message: OnMessage) -> None:
+    def __init__(self, bus: MemoryBus, *, on_publication: OnPublication) -> None:
         self._bus = bus
-        self._on_message = on_message
-        self._rooms: set[str] = set()
+        self._on_publication = on_publication
+        self._addresses: set[str] = set()
         self._is_started = False
 
     @property
@@ -52,24 +51,24 @@ class MemoryBridge:
 
     async def stop(self) -> None:
         """End."""
-        for room in self._rooms:
-            self._bus.remove(room, self)
-        self._rooms.clear()
+        for address in self._addresses:
+            self._bus.remove(address, self)
+        self._addresses.clear()
         self._is_started = False
 
-    def subscribe(self, room: str) -> Awaitable[None]:
+    def subscribe(self, address: str) -> Awaitable[None]:
         """See `Bridge.subscribe`; confirmed at once."""
-        check_room(room)
-        self._rooms.add(room)
-        self._bus.add(room, self)
+        check_address(address)
+        self._addresses.add(address)
+        self._bus.add(address, self)
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         confirmed.set_result(None)
         return confirmed
 
-    def unsubscribe(self, room: str) -> None:
+    def unsubscribe(self, address: str) -> None:
         """See `Bridge.unsubscribe`."""
-        self._rooms.discard(room)
-        self._bus.remove(room, self)
+        self._addresses.discard(address)
+        self._bus.remove(address, self)
 
     @property
     def backlog(self) -> int:
@@ -79,18 +78,18 @@ class MemoryBridge:
     async def wait_sent(self) -> None:
         """See `Bridge.wait_sent`."""
 
-    def publish(self, room: str, message: PreparedMessage) -> None:
+    def publish(self, address: str, publication: Publication) -> None:
         """See `Bridge.publish`."""
-        check_room(room)
+        check_address(address)
         if not self._is_started:
             return
         loop = asyncio.get_running_loop()
-        for bridge in self._bus.receivers(room):
+        for bridge in self._bus.receivers(address):
             if bridge is not self:
                 # Never within the publisher's own call: a real store does not call back either.
-                loop.call_soon(bridge.receive, room, message)
+                loop.call_soon(bridge.receive, address, publication)
 
-    def receive(self, room: str, message: PreparedMessage) -> None:
-        """Another bridge's message, unless the room was left meanwhile."""
-        if room in self._rooms:
-            self._on_message(room, message)
+    def receive(self, address: str, publication: Publication) -> None:
+        """Another bridge's message, unless nobody listens there any more."""
+        if address in self._addresses:
+            self._on_publication(address, publication)

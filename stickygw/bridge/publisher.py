@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from random import Random
 
@@ -47,14 +47,28 @@ class Loss(StrEnum):
 
 
 class Publisher:
-    """Sends messages to channels of a store, in order."""
+    """Sends messages to channels of a store, in order.
 
-    def __init__(self, connect: Callable[[], AbstractConnection], *, counters: Counters, random: Random) -> None:
+    `on_lost` is called with the channel of each message that is lost, `on_connected` when messages can be sent, for the
+    first time or again. They must neither wait nor raise.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], AbstractConnection],
+        *,
+        counters: Counters,
+        random: Random,
+        on_lost: Callable[[bytes], None] = lambda channel: None,
+        on_connected: Callable[[], None] = lambda: None,
+    ) -> None:
         self._connect = connect
         self._counters = counters
+        self._on_lost = on_lost
+        self._on_connected = on_connected
         self._backoff = Backoff(random)
-        self._queue: deque[bytes] = deque()
-        self._unanswered: deque[int] = deque()  # the sizes of the pipeline under way, first sent first
+        self._queue: deque[tuple[bytes, bytes, bool]] = deque()  # channels, commands, whether that is a message
+        self._unanswered: deque[tuple[bytes, int, bool]] = deque()  # the pipeline under way: the same with sizes
         self._pending_bytes = 0
         self._has_work = asyncio.Event()
         self._is_answered = asyncio.Event()
@@ -78,10 +92,10 @@ class Publisher:
             pass  # what is left is counted as lost where the session ends
         await self._standing.stop()
 
-    def publish(self, channel: bytes, data: bytes) -> None:
-        """Send `data` to `channel` in this loop turn's pipeline, or drop and count it."""
+    def publish(self, channel: bytes, data: bytes, *, is_message: bool = True) -> None:
+        """Send `data` to `channel` in this loop turn's pipeline, or drop it, and count it if it `is_message`."""
         if not self.connected.is_set():
-            self._lose(Loss.AWAY, 1)
+            self._lose(Loss.AWAY, [(channel, is_message)])
             return
         # Packed by hand: 0.2 µs where redis-py's packing of arbitrary arguments takes 1.6.
         command = b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
@@ -91,9 +105,9 @@ class Publisher:
             data,
         )
         if self.backlog >= MAX_QUEUED_MESSAGES or self._pending_bytes + len(command) > MAX_QUEUED_BYTES:
-            self._lose(Loss.QUEUE_FULL, 1)
+            self._lose(Loss.QUEUE_FULL, [(channel, is_message)])
             return
-        self._queue.append(command)
+        self._queue.append((channel, command, is_message))
         self._pending_bytes += len(command)
         self._published += 1
         self._has_work.set()
@@ -116,6 +130,7 @@ class Publisher:
         async with opened(self._connect) as connection:
             self._backoff.succeeded("bridge publisher")
             self.connected.set()
+            self._on_connected()
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._read(connection))
@@ -131,9 +146,11 @@ class Publisher:
             try:
                 await connection.read_response(timeout=math.inf, disconnect_on_error=False)
             except ResponseError as error:
-                self._lose(Loss.REFUSED, 1)
-                log.warning("bridge publisher: the store refused a message: %s", error)
-            self._pending_bytes -= self._unanswered.popleft()
+                channel, _, is_message = self._unanswered[0]
+                self._lose(Loss.REFUSED, [(channel, is_message)])
+                level = logging.WARNING if is_message else logging.DEBUG  # a number alone is tried again and again
+                log.log(level, "bridge publisher: the store refused a message: %s", error)
+            self._pending_bytes -= self._unanswered.popleft()[1]
             if not self._unanswered:
                 self._is_answered.set()
                 self._tell_settled()
@@ -144,7 +161,7 @@ class Publisher:
             await self._has_work.wait()
             pipeline = self._take_pipeline()
             async with asyncio.timeout(PIPELINE_SECONDS):
-                await connection.send_packed_command(b"".join(pipeline), check_health=False)
+                await connection.send_packed_command(pipeline, check_health=False)
             try:
                 async with asyncio.timeout(PIPELINE_SECONDS):
                     await self._is_answered.wait()
@@ -152,22 +169,27 @@ class Publisher:
                 async with asyncio.timeout(SECOND_LOOK_SECONDS):
                     await self._is_answered.wait()
 
-    def _take_pipeline(self) -> list[bytes]:
+    def _take_pipeline(self) -> bytes:
         pipeline = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_PIPELINE_MESSAGES))]
         if not self._queue:
             self._has_work.clear()
-        self._unanswered.extend(map(len, pipeline))
+        self._unanswered.extend((channel, len(command), is_message) for channel, command, is_message in pipeline)
         self._is_answered.clear()
-        return pipeline
+        return b"".join([command for _, command, _ in pipeline])
 
-    def _lose(self, why: Loss, count: int) -> None:
-        if count:
+    def _lose(self, why: Loss, lost: Sequence[tuple[bytes, bool]]) -> None:
+        """`lost`: channels, and whether it was a message."""
+        if count := sum(is_message for _, is_message in lost):
             self._counters.add("bridge_lost", why, count)
+        for channel, _ in lost:
+            self._on_lost(channel)
 
     def _lose_all(self) -> None:
-        sent, queued = len(self._unanswered), len(self._queue)
+        sent, queued = [one[::2] for one in self._unanswered], [one[::2] for one in self._queue]
         if sent or queued:
-            log.warning("bridge publisher: %d messages sent without an answer and %d queued are lost", sent, queued)
+            log.warning(
+                "bridge publisher: %d messages sent without an answer and %d queued are lost", len(sent), len(queued)
+            )
         self._lose(Loss.UNCERTAIN, sent)
         self._lose(Loss.AWAY, queued)
         self._queue.clear()

@@ -1,35 +1,43 @@
-"""The bridge over Redis or Valkey pub/sub: a channel ``<prefix>:room:<room>`` for each room with members
-here.
+"""The bridge over Redis or Valkey pub/sub: a channel for each address that somebody here listens at.
 
-Rooms, envelopes and their numbers are kept here; `subscriber` and `publisher` know channels and bytes only.
+Addresses, envelopes and their numbers are kept here; `subscriber` and `publisher` know channels and bytes only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+import math
+from collections.abc import Awaitable, Callable
 from random import Random
+from time import monotonic
 
-from stickygw.bridge.base import OnGap, OnMessage
+from stickygw.bridge.addresses import channel_of
+from stickygw.bridge.base import OnGap, OnPublication, Publication
 from stickygw.bridge.publisher import Publisher
-from stickygw.bridge.rooms import check_room
-from stickygw.bridge.sequences import Numbering, Order, Verdict
+from stickygw.bridge.sequences import MAX_NUMBERED_ROOMS, Numbering, Order, Verdict
 from stickygw.bridge.subscriber import Subscriber
 from stickygw.observability.counters import Counters
 from stickygw.reconnect import CONNECT_SECONDS, connections
-from stickygw.wire.envelope import ORIGIN_BYTES, Envelope, EnvelopeError, decode, encode
-from stickygw.wire.prepared import PreparedMessage
+from stickygw.wire.envelope import HEAD, ORIGIN_BYTES, Envelope, EnvelopeError, EnvelopeKeys, ForeignEnvelope
 
 log = logging.getLogger("stickygw.bridge")
 
+HEAD_SECONDS = 1.0
+"""So long after a loss the last numbers of the channels that it was on are sent, so that who received nothing since
+learns of it too."""
+
+FOREIGN_LOG_SECONDS = 60.0
+"""How often another secret on our channels is worth a line."""
+
 
 class RedisBridge:
-    """A `Bridge` over a store at `url`; gateways that share it and `prefix` share rooms.
+    """A `Bridge` over a store at `url`; gateways that share it, `prefix` and a secret in `keys` share rooms.
 
     `random` must not be seeded alike in two processes: it makes the origin that tells them apart. Counts
-    ``bridge_lost`` (by `publisher.Loss`), ``bridge_gap`` (``reconnect`` or ``hole``, one for each room),
-    ``bridge_old`` (messages dropped as seen before) and ``bridge_garbage`` (bytes that are no envelope).
+    ``bridge_lost`` (by `publisher.Loss`), ``bridge_gap`` (``reconnect`` or ``hole``, one for each address),
+    ``bridge_old`` (messages dropped as seen before), ``bridge_garbage`` (bytes that are no envelope) and
+    ``bridge_foreign`` (envelopes that none of our secrets has signed).
     """
 
     def __init__(
@@ -37,21 +45,30 @@ class RedisBridge:
         url: str,
         *,
         prefix: str,
-        on_message: OnMessage,
+        keys: EnvelopeKeys,
+        on_publication: OnPublication,
         on_gap: OnGap,
         counters: Counters,
         random: Random,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.origin = random.randbytes(ORIGIN_BYTES)
-        self._channel_prefix = f"{prefix}:room:".encode()
-        self._on_message = on_message
+        self._prefix = prefix
+        self._keys = keys
+        self._on_publication = on_publication
         self._on_gap = on_gap
         self._counters = counters
-        self._rooms: dict[bytes, str] = {}
+        self._clock = clock
+        self._addresses: dict[bytes, str] = {}
         self._numbering = Numbering()
         self._order = Order()
+        self._owed: dict[bytes, None] = {}  # channels whose last number is to be told, the latest loss last
+        self._telling: asyncio.TimerHandle | None = None
+        self._told_foreign_at = -math.inf
         connect = connections(url)
-        self._publisher = Publisher(connect, counters=counters, random=random)
+        self._publisher = Publisher(
+            connect, on_lost=self._lost, on_connected=self._tell_heads, counters=counters, random=random
+        )
         self._subscriber = Subscriber(connect, on_message=self._receive, on_gap=self._subscribed_again, random=random)
 
     @property
@@ -74,28 +91,21 @@ class RedisBridge:
         """See `Bridge.stop`."""
         await self._subscriber.stop()
         await self._publisher.stop()
+        if self._telling is not None:
+            self._telling.cancel()
 
-    def subscribe(self, room: str) -> Awaitable[None]:
+    def subscribe(self, address: str) -> Awaitable[None]:
         """See `Bridge.subscribe`."""
-        channel = self._channel_prefix + check_room(room)
-        self._rooms[channel] = room
+        channel = channel_of(self._prefix, address)
+        self._addresses[channel] = address
         return self._subscriber.subscribe(channel)
 
-    def unsubscribe(self, room: str) -> None:
+    def unsubscribe(self, address: str) -> None:
         """See `Bridge.unsubscribe`."""
-        channel = self._channel_prefix + check_room(room)
-        if self._rooms.pop(channel, None) is not None:
-            self._order.forget(room)
+        channel = channel_of(self._prefix, address)
+        if self._addresses.pop(channel, None) is not None:
+            self._order.forget(address)
             self._subscriber.unsubscribe(channel)
-
-    def publish(self, room: str, message: PreparedMessage) -> None:
-        """See `Bridge.publish`.
-
-        A message that is dropped keeps its number, so that the receivers learn of the loss from the next one.
-        """
-        channel = self._channel_prefix + check_room(room)
-        envelope = Envelope(self.origin, self._numbering.next(room), message.opcode, message.payload)
-        self._publisher.publish(channel, encode(envelope))
 
     @property
     def backlog(self) -> int:
@@ -106,39 +116,91 @@ class RedisBridge:
         """See `Bridge.wait_sent`."""
         await self._publisher.wait_sent()
 
+    # Sending
+
+    def publish(self, address: str, publication: Publication) -> None:
+        """See `Bridge.publish`.
+
+        A message that is dropped keeps its number, so that the receivers learn of the loss from the next one, or from
+        the number alone, which is told soon.
+        """
+        channel = channel_of(self._prefix, address)
+        number = self._numbering.next(channel)
+        envelope = Envelope(
+            self.origin, number, publication.opcode, publication.payload, publication.to, publication.group
+        )
+        self._publisher.publish(channel, self._keys.encode(channel, envelope))
+
+    def _lost(self, channel: bytes) -> None:
+        self._owed.pop(channel, None)
+        self._owed[channel] = None
+        if len(self._owed) > MAX_NUMBERED_ROOMS:
+            del self._owed[next(iter(self._owed))]
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(HEAD_SECONDS, self._tell_heads)
+
+    def _tell_heads(self) -> None:
+        """Send the last numbers of channels on which something was lost. Away, that waits for the next connection."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        if not self._publisher.connected.is_set():
+            return
+        owed, self._owed = self._owed, {}
+        for channel in owed:
+            head = Envelope(self.origin, self._numbering.last(channel), HEAD, b"")
+            self._publisher.publish(channel, self._keys.encode(channel, head), is_message=False)
+
+    # Receiving
+
     def _receive(self, channel: bytes, data: bytes) -> None:
-        room = self._rooms.get(channel)
-        if room is None:
+        address = self._addresses.get(channel)
+        if address is None:
             return  # it was left while the message was on its way
         try:
-            envelope = decode(data)
+            envelope = self._keys.decode(channel, data)
+        except ForeignEnvelope:
+            self._tell_foreign()
+            return
         except EnvelopeError as error:
             self._counters.add("bridge_garbage")
             log.debug("bridge: dropped: %s", error)
             return
         if envelope.origin == self.origin:
             return  # our own echo: local members have it already
-        match self._order.judge(room, envelope.origin, envelope.sequence):
-            case Verdict.OLD:
-                self._counters.add("bridge_old")
-                return
-            case Verdict.HOLE:
-                self._tell_gap([room], "hole")
-            case Verdict.NEXT:
-                pass
+        verdict = self._order.judge(address, envelope.origin, envelope.sequence)
+        if envelope.opcode == HEAD:
+            if verdict is not Verdict.OLD:
+                self._tell_gap([address], "hole")
+            return
+        if verdict is Verdict.OLD:
+            self._counters.add("bridge_old")
+            return
+        if verdict is Verdict.HOLE:
+            self._tell_gap([address], "hole")
         try:
-            self._on_message(room, PreparedMessage(envelope.opcode, envelope.payload))
+            self._on_publication(address, Publication(envelope.opcode, envelope.payload, envelope.to, envelope.group))
         except Exception:
-            log.exception("bridge: on_message raised")
+            log.exception("bridge: on_publication raised")
+
+    def _tell_foreign(self) -> None:
+        self._counters.add("bridge_foreign")
+        now = self._clock()
+        if now - self._told_foreign_at >= FOREIGN_LOG_SECONDS:
+            self._told_foreign_at = now
+            log.warning(
+                "bridge: messages of a gateway, or program, with another secret are dropped: who shares a store and a "
+                "prefix has to share a secret, or have a prefix of its own"
+            )
 
     def _subscribed_again(self, channels: list[bytes]) -> None:
-        rooms = [self._rooms[channel] for channel in channels if channel in self._rooms]
-        if rooms:
-            self._tell_gap(rooms, "reconnect")
+        addresses = [self._addresses[channel] for channel in channels if channel in self._addresses]
+        if addresses:
+            self._tell_gap(addresses, "reconnect")
 
-    def _tell_gap(self, rooms: list[str], why: str) -> None:
-        self._counters.add("bridge_gap", why, len(rooms))
+    def _tell_gap(self, addresses: list[str], why: str) -> None:
+        self._counters.add("bridge_gap", why, len(addresses))
         try:
-            self._on_gap(rooms)
+            self._on_gap(addresses)
         except Exception:
             log.exception("bridge: on_gap raised")

@@ -31,14 +31,18 @@ class Numbering:
     """
 
     def __init__(self, *, max_rooms: int = MAX_NUMBERED_ROOMS) -> None:
-        self._last: dict[str, int] = {}
+        self._last: dict[bytes, int] = {}
         self._max_rooms = max_rooms
         self._floor = 0
 
-    def next(self, room: str) -> int:
-        """The number of the next message in `room`."""
-        number = self._last.pop(room, self._floor) + 1
-        self._last[room] = number  # last in the dict's order: the most recently used
+    def last(self, channel: bytes) -> int:
+        """The number of the last message on `channel`; no smaller one, if that is forgotten. At least 1."""
+        return max(1, self._last.get(channel, self._floor))
+
+    def next(self, channel: bytes) -> int:
+        """The number of the next message on `channel`."""
+        number = self._last.pop(channel, self._floor) + 1
+        self._last[channel] = number  # last in the dict's order: the most recently used
         if len(self._last) > self._max_rooms:
             self._floor = max(self._floor, self._last.pop(next(iter(self._last))))
         return number

@@ -28,6 +28,7 @@ COMMANDS = {
     "restart": "stickygw.cli.steering",
     "stop": "stickygw.cli.steering",
     "tell": "stickygw.cli.tell",
+    "publish": "stickygw.cli.publish",
     "sessions": "stickygw.cli.sessions",
 }
 """Name → the module that defines it, as a function of that name."""

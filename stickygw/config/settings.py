@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from stickygw.types import MAX_SLOTS
+from stickygw.types import MAX_SLOTS, SlowConsumer
 
 
 def _listed(value: Any) -> Any:
@@ -58,6 +58,13 @@ class RedisSettings(_Section):
         description=(
             "The first part of every key and channel; gateways that share a Redis and a prefix share "
             "rooms and sessions."
+        ),
+    )
+    sign: bool = Field(
+        default=True,
+        description=(
+            "Sign what goes through rooms with the secret, and take only what is signed so: nobody else who publishes "
+            "in that Redis is believed."
         ),
     )
     timeout: Seconds = Field(
@@ -346,6 +353,16 @@ class Settings(_Section):
     )
     outbox_bytes: Bytes = Field(
         default=1 << 20, description="Bytes that may wait for a slow client before it is closed with 1013."
+    )
+    slow_consumer: SlowConsumer = Field(
+        default="disconnect",
+        description=(
+            "What a client that lets more than outbox_bytes wait means for what is published in its rooms; disconnect: "
+            "it is closed with 1013; drop_oldest, drop_newest: such messages to it are dropped, which is counted, and "
+            "it is not closed for outbox_seconds, only when it answers no ping, or takes nothing for ping_interval and "
+            "ping_timeout together. App.configure_rooms says it for single rooms. What the application sends to one "
+            "client is never dropped."
+        ),
     )
     outbox_seconds: Seconds = Field(
         default=10.0,

@@ -18,7 +18,8 @@ class KeepAlive:
     """Looks at every watched WebSocket once in `SWEEP_SECONDS`.
 
     Quiet for `ping_interval` seconds: a ping. No byte for `ping_timeout` seconds after it: the end, without a close
-    frame. Bytes that wait for the client for more than `outbox_seconds`: closed with 1013.
+    frame. Bytes that wait for the client for more than `outbox_seconds`: closed with 1013; where its rooms drop what
+    it does not take, only after the time in which a ping would have been missed.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class KeepAlive:
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self._outbox_seconds = outbox_seconds
+        self._spared_seconds = max(outbox_seconds, ping_interval + ping_timeout)
         self._counters = counters
         self._watched: set[WebSocket] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -69,8 +71,9 @@ class KeepAlive:
 
     def _look_at(self, websocket: WebSocket, now: float) -> None:
         blocked_since, pinged_at = websocket.blocked_since, websocket.pinged_at
-        if blocked_since is not None and now - blocked_since > self._outbox_seconds:
-            self._counters.add("connections_closed", "slow_consumer")
+        if blocked_since is not None and now - blocked_since > (
+            self._spared_seconds if websocket.is_spared else self._outbox_seconds
+        ):
             websocket.close_slow()
         elif pinged_at is not None:
             # While we do not read, a pong may lie unread: then its absence says nothing.

@@ -29,6 +29,13 @@ WRITE_BYTES = 256 * 1024
 WRITE_COST = 64
 """Bytes of memory that a write costs beside its data while it waits."""
 
+UNSENT_BYTES = 128 * 1024
+"""Bytes that the kernel takes of a TCP connection beyond what is on its way (``TCP_NOTSENT_LOWAT``).
+
+Without it a client that never reads is given 4 MB first, with it a quarter of one: it is noticed earlier, and what it
+reads at last is not that old. 100 Mbit/s take it in 10 ms, a busy turn of the loop: no wire is idle for want of us.
+"""
+
 LINGER_SECONDS = 2.0
 """How long a closed connection's last bytes may take to be read by the client before the socket goes."""
 
@@ -43,7 +50,7 @@ class TransportOwner(Protocol):
         """The client has sent its last byte. The owner closes in its own time."""
 
     def write_resumed(self) -> None:
-        """The outbox is empty again after it was blocked."""
+        """The outbox is empty again after it was blocked. The owner may write, or close."""
 
     def transport_closed(self) -> None:
         """The socket is closed. Called exactly once, last."""
@@ -141,6 +148,13 @@ class SocketTransport:
         except OSError:
             return ""
         return str(name[0]) if isinstance(name, tuple) else ""
+
+    def bound_unsent(self) -> None:
+        """Let the kernel hold at most about `UNSENT_BYTES` that it has not sent; on a Unix socket nothing changes."""
+        try:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        except OSError:
+            pass  # not TCP, or the client is gone
 
     # Reading
 
@@ -272,12 +286,12 @@ class SocketTransport:
         if was_blocked:
             self.blocked_since = None
             self._loop.remove_writer(self._sock.fileno())
-        if self._waiters:
-            self._wake_waiters()
         if self._is_closing:
             self._half_close()
         elif was_blocked and self.owner is not None:
-            self.owner.write_resumed()  # last: it may write, or close
+            self.owner.write_resumed()
+        if self._waiters and not outbox:  # the owner may have had more to write
+            self._wake_waiters()
 
     def _gather(self) -> bytes | memoryview:
         """What waits, or the beginning of it, as one chunk."""

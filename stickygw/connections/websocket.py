@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from time import monotonic
 from typing import Protocol as Interface
 
@@ -17,9 +18,12 @@ from websockets.frames import CTRL_OPCODES, Frame, Opcode
 from websockets.protocol import OPEN, Protocol
 from websockets.speedups import apply_mask
 
+from stickygw.connections.backlog import Backlog, cost_of
 from stickygw.connections.transport import HIGH_WATER_BYTES, SocketTransport
+from stickygw.observability.counters import Counters
+from stickygw.types import SlowConsumer
 from stickygw.wire.frames import HEADER_INCOMPLETE, HEADER_INVALID, frame_size
-from stickygw.wire.prepared import PreparedMessage
+from stickygw.wire.prepared import Batch, PreparedMessage
 
 CLOSE_SECONDS = 4.5
 """How long after a close frame the TCP connection ends, whatever the client does. Promised are 5."""
@@ -54,13 +58,16 @@ class WebSocket:
     """An open WebSocket; `transport` and `protocol` are its own from here on.
 
     `max_message` bounds incoming messages in bytes (1009). A client that lets more than `max_outbox` bytes wait for it
-    is closed with 1013. `received_messages` were delivered to the receiver, `sent_messages` accepted for the client;
-    both stay when the connection is over.
+    is closed with 1013, unless what waits is of rooms that drop it: that waits in a `Backlog`, within the same bound,
+    while the socket is blocked. `received_messages` were delivered to the receiver, `sent_messages` accepted for the
+    client and not dropped; both stay when the connection is over.
     """
 
     __slots__ = (
+        "_backlog",
         "_close_at",
         "_close_timer",
+        "_counters",
         "_data",
         "_fragments",
         "_fragments_bytes",
@@ -80,6 +87,7 @@ class WebSocket:
         "heard_at",
         "is_compressed",
         "is_paused",
+        "is_spared",
         "pinged_at",
         "received_messages",
         "sent_messages",
@@ -94,6 +102,7 @@ class WebSocket:
         loop: asyncio.AbstractEventLoop,
         max_message: int,
         max_outbox: int,
+        counters: Counters,
     ) -> None:
         self._transport = transport
         self._protocol = protocol
@@ -101,6 +110,8 @@ class WebSocket:
         self._loop = loop
         self._max_message = max_message
         self._max_outbox = max_outbox
+        self._counters = counters
+        self._backlog: Backlog | None = None  # None: nothing is held back; else the transport is blocked
         self.is_compressed = bool(protocol.extensions)
         self._data = b""  # received, not decoded yet: the receiver has had enough
         self._partial = bytearray()  # the frame that is still coming
@@ -115,6 +126,9 @@ class WebSocket:
         self._is_done = False  # a close frame was answered, or the client failed: what follows is not read
         self._close_timer: asyncio.TimerHandle | None = None
         self._close_at = 0.0  # when it is due: uvloop's handle of a timer that is due at once does not tell
+        self.is_spared = False
+        """Whether it is blocked, and was given messages of rooms that drop them: then it is not closed for being slow
+        as long as it reads at all."""
         self.heard_at = monotonic()
         self.pinged_at: float | None = None
         self.received_messages = 0
@@ -122,6 +136,7 @@ class WebSocket:
 
     def start(self, data: bytes) -> None:
         """Begin to read; `data` came right behind the handshake, in the same segment perhaps."""
+        self._transport.bound_unsent()
         self._transport.start(self)
         if data:
             self.data_received(data)
@@ -138,13 +153,13 @@ class WebSocket:
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes that wait to be written."""
-        return self._transport.outbox_bytes
+        """Bytes that wait to be written, about."""
+        return self._transport.outbox_bytes + (0 if self._backlog is None else self._backlog.cost)
 
     @property
     def unsent_writes(self) -> int:
         """Writes that wait, each a frame or more."""
-        return self._transport.outbox_writes
+        return self._transport.outbox_writes + (0 if self._backlog is None else len(self._backlog))
 
     @property
     def is_reading(self) -> bool:
@@ -156,11 +171,34 @@ class WebSocket:
     def send(self, message: PreparedMessage) -> None:
         """Queue a message. Nothing happens once the closing handshake has begun."""
         if self._protocol.state is OPEN:
+            if self._backlog is not None:
+                self._hold((message,), "disconnect")
+                return
             self.sent_messages += 1
             is_alone = self._transport.outbox_bytes == 0
             self._transport.write(message.compressed if self.is_compressed else message.plain)
             if self._transport.outbox_cost > HIGH_WATER_BYTES:
                 self._check_outbox(is_alone=is_alone)
+
+    def deliver(self, batch: Batch) -> None:
+        """Send messages, now, or do with them what ``batch.policy`` says if the client does not take them.
+
+        Nothing happens once the closing handshake has begun.
+        """
+        if self._protocol.state is OPEN:
+            if batch.policy != "disconnect" or self._backlog is not None:
+                self._deliver_patiently(batch)
+                return
+            transport, count = self._transport, len(batch.messages)
+            self.sent_messages += count
+            if transport.outbox_bytes == 0:
+                transport.write_now(batch.compressed if self.is_compressed else batch.plain)
+                if transport.outbox_bytes > HIGH_WATER_BYTES:
+                    self._check_outbox(is_alone=count == 1)
+            else:
+                transport.write(batch.compressed if self.is_compressed else batch.plain)
+                if transport.outbox_cost > HIGH_WATER_BYTES:
+                    self._check_outbox()
 
     def drained(self) -> asyncio.Future[None]:
         """Done when everything queued has been written, or the connection is over."""
@@ -176,7 +214,7 @@ class WebSocket:
     def close(self, code: int, reason: str = "", *, within: float = CLOSE_SECONDS) -> None:
         """Begin the closing handshake; the connection ends `within` seconds. Idempotent."""
         try:
-            self._protocol.send_close(code, reason)
+            self._protocol.send_close(code, reason)  # `_write_protocol` puts it behind what is held back
         except InvalidState:
             pass  # closing already
         else:
@@ -184,7 +222,10 @@ class WebSocket:
         self._end_within(within)
 
     def close_slow(self) -> None:
-        """Close with 1013: the client does not read."""
+        """Close with 1013, and count it: the client does not read."""
+        if self._protocol.state is OPEN:
+            self._counters.add("connections_closed", "slow_consumer")
+        self._backlog = None
         self.close(1013, "slow consumer", within=SLOW_CLOSE_SECONDS)
 
     def abort(self) -> None:
@@ -203,6 +244,81 @@ class WebSocket:
             # In the closing handshake too: pings are still answered then, and it ends by its own deadline.
             self._is_blocked = True
             self._transport.pause_reading()
+
+    # Held back
+
+    def _deliver_patiently(self, batch: Batch) -> None:
+        """`deliver` for a room that drops, or behind what is held back."""
+        transport = self._transport
+        if transport.blocked_since is None:
+            data = batch.compressed if self.is_compressed else batch.plain
+            if len(data) <= HIGH_WATER_BYTES or len(batch.messages) == 1:
+                self.sent_messages += len(batch.messages)
+                transport.write_now(data)
+                if transport.outbox_bytes > HIGH_WATER_BYTES:
+                    transport.flush()
+            else:  # what the kernel does not take of it must still be whole messages
+                self._hold(batch.messages, batch.policy)
+                self._release()
+        else:
+            self._hold(batch.messages, batch.policy)
+        if batch.policy != "disconnect":
+            self.is_spared = transport.blocked_since is not None
+
+    def _hold(self, messages: Sequence[PreparedMessage], policy: SlowConsumer) -> None:
+        """Hold messages back, and drop what is too much; if that is not enough for what must be kept, close."""
+        for message in messages:
+            frame = message.compressed if self.is_compressed else message.plain
+            excess = self._excess_with(frame)
+            if excess > 0 and self._transport.blocked_since is None:
+                self._release()
+                excess = self._excess_with(frame)
+            if self._protocol.state is not OPEN:
+                return  # its end was noticed in writing
+            if excess > 0 and policy == "drop_newest":
+                self._counters.add("messages_dropped", "newest")
+                continue
+            if self._backlog is None:
+                self._backlog = Backlog()
+            self._backlog.add(frame, is_droppable=policy != "disconnect")
+            if excess > 0:
+                dropped = self._backlog.drop_oldest(excess)
+                self._counters.add("messages_dropped", "oldest", dropped)
+        self._look_at_kept()
+
+    def _excess_with(self, frame: bytes) -> int:
+        held = 0 if self._backlog is None else self._backlog.cost
+        return self._transport.outbox_cost + held + cost_of(frame) - self._max_outbox
+
+    def _look_at_kept(self) -> None:
+        """What must be kept is bounded as the outbox is: see `_check_outbox`."""
+        backlog = self._backlog
+        if backlog is None:
+            return
+        if not backlog:
+            self._backlog = None
+        elif backlog.kept_cost and self._transport.outbox_cost + backlog.kept_cost > self._max_outbox:
+            self.close_slow()
+        elif backlog.kept_cost > HIGH_WATER_BYTES:
+            self._is_blocked = True
+            self._transport.pause_reading()
+
+    def _release(self) -> None:
+        """Write what is held back while the kernel takes it: in pieces, for what is written is not dropped any more."""
+        transport = self._transport
+        if transport.outbox_bytes:
+            transport.flush()
+        while self._backlog is not None and transport.blocked_since is None:
+            self._write_held(HIGH_WATER_BYTES)
+
+    def _write_held(self, size: int | None) -> None:
+        """Write the first `size` bytes of what is held back, rounded up to whole messages; None: all of it."""
+        assert self._backlog is not None
+        frames = self._backlog.take(size)
+        if not self._backlog:
+            self._backlog = None
+        self.sent_messages += len(frames)
+        self._transport.write_now(b"".join(frames))
 
     # Receiving
 
@@ -342,7 +458,12 @@ class WebSocket:
         self._write_protocol()
 
     def _write_protocol(self) -> None:
-        """Send what the library wants sent, and follow it when it closes."""
+        """Send what the library wants sent, and follow it when it closes.
+
+        A ping or pong overtakes what is held back, or it would wait behind a megabyte; a close frame does not.
+        """
+        if self._backlog is not None and self._protocol.state is not OPEN:
+            self._write_held(None)
         for data in self._protocol.data_to_send():
             if data:
                 self._transport.write(data)
@@ -368,6 +489,12 @@ class WebSocket:
     # What the transport tells
 
     def write_resumed(self) -> None:
+        if self._backlog is not None:
+            self._release()
+        if self._backlog is None:
+            self.is_spared = False
+        elif self._backlog.kept_cost > HIGH_WATER_BYTES:
+            return
         if self._is_blocked:
             self._is_blocked = False
             self._continue()
@@ -380,6 +507,7 @@ class WebSocket:
         if self._close_timer is not None:
             self._close_timer.cancel()
         self._data = b""
+        self._backlog = None
         self._partial.clear()
         self._protocol.receive_eof()
         close = self._protocol.close_rcvd or self._protocol.close_sent

@@ -19,7 +19,7 @@ from stickygw.routing.router import Router
 from stickygw.supervision import events as to
 from stickygw.types import Slot
 from stickygw.wire.control import Request
-from stickygw.wire.status import SessionStorePlace
+from stickygw.wire.status import RoomStorePlace, SessionStorePlace
 from stickygw.wire.tell import SESSIONS_IN_USE, pack, unpack
 
 Arguments = dict[str, Any]
@@ -41,6 +41,7 @@ class Control:
         tells: Tells,
         status: StatusReport,
         session_store: SessionStorePlace,
+        room_store: RoomStorePlace,
         stop: Callable[[], Awaitable[ExitCode]],
     ) -> None:
         self._supervisor = supervisor
@@ -50,6 +51,7 @@ class Control:
         self._tells = tells
         self._status = status
         self._session_store = session_store
+        self._room_store = room_store
         self._stop = stop
         self._clock = asyncio.get_running_loop().time
         self._commands: dict[str, Callable[[Arguments, Say], Awaitable[dict[str, Any]]]] = {
@@ -64,6 +66,7 @@ class Control:
             "ask": self._ask,
             "sessions.store": self._tell_session_store,
             "sessions.in_use": self._sessions_in_use,
+            "rooms.store": self._tell_room_store,
         }
 
     async def handle(self, request: Request, progress: Say) -> dict[str, Any]:
@@ -125,6 +128,9 @@ class Control:
 
     async def _tell_session_store(self, arguments: Arguments, progress: Say) -> dict[str, Any]:
         return dict(self._session_store)
+
+    async def _tell_room_store(self, arguments: Arguments, progress: Say) -> dict[str, Any]:
+        return dict(self._room_store)
 
     async def _sessions_in_use(self, arguments: Arguments, progress: Say) -> dict[str, Any]:
         """Of the owners of the slots: who drains is about to let its WebSockets go."""

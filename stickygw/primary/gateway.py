@@ -36,7 +36,7 @@ from stickygw.supervision.fleet import Fleet
 from stickygw.supervision.roster import Limits
 from stickygw.types import GatewayId, Slot, WorkerId
 from stickygw.wire.link import Configure
-from stickygw.wire.status import SessionStorePlace
+from stickygw.wire.status import RoomStorePlace, SessionStorePlace
 
 
 class Gateway:
@@ -74,6 +74,7 @@ class Gateway:
             tells=self.tells,
             status=self._status_report(listeners, started_at),
             session_store=self._session_store(),
+            room_store=self._room_store(),
             stop=stop,
         )
         self.control = ControlServer(settings.runtime_dir / CONTROL_SOCKET, control.handle)
@@ -192,6 +193,15 @@ class Gateway:
             "url": settings.redis.url.get_secret_value(),
             "prefix": settings.redis.prefix,
             "lifetime": settings.session.lifetime,
+        }
+
+    def _room_store(self) -> RoomStorePlace:
+        settings = self._settings
+        assert settings.redis.url is not None, "the ground has filled in that of the embedded Valkey"
+        return {
+            "url": settings.redis.url.get_secret_value(),
+            "prefix": settings.redis.prefix,
+            "secret": settings.secret[0].get_secret_value() if settings.redis.sign else None,
         }
 
     def _status_report(self, listeners: Sequence[Listener], started_at: float) -> StatusReport:

@@ -187,7 +187,10 @@ class AppClient:
             settings=self._settings,
             sessions=self.sessions,
             hub=hub,
-            bridge=MemoryBridge(MemoryBus(), on_message=lambda room, message: None),
+            bridge=MemoryBridge(
+                MemoryBus(),
+                on_publication=lambda address, publication: self.runtime.audience.received(address, publication),
+            ),
             cookie_keys=_KEYS,
             counters=self.counters,
         )

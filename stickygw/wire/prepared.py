@@ -6,7 +6,10 @@ Server frames are not masked (RFC 6455 §5.1), so all receivers with the same co
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from struct import Struct
+
+from stickygw.types import SlowConsumer
 
 _SHORT = Struct("!BB")
 _MEDIUM = Struct("!BBH")
@@ -81,4 +84,27 @@ class PreparedMessage:
             return self.plain
         if self._compressed is None:
             self._compressed = frame(self.opcode, deflate(self.payload), rsv1=True)
+        return self._compressed
+
+
+class Batch:
+    """Messages that go out together, in order: their frames are joined at most once for each kind of receiver.
+
+    `policy` is for those that do not keep up.
+    """
+
+    __slots__ = ("_compressed", "messages", "plain", "policy")
+
+    def __init__(self, messages: Sequence[PreparedMessage], policy: SlowConsumer = "disconnect") -> None:
+        self.messages = messages
+        self.policy: SlowConsumer = policy
+        self.plain = b"".join([message.plain for message in messages])
+        """See `PreparedMessage.plain`."""
+        self._compressed: bytes | None = None
+
+    @property
+    def compressed(self) -> bytes:
+        """See `PreparedMessage.compressed`."""
+        if self._compressed is None:
+            self._compressed = b"".join([message.compressed for message in self.messages])
         return self._compressed

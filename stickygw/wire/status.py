@@ -83,6 +83,15 @@ class SessionStorePlace(TypedDict):
     """Seconds that the id of an ended session is remembered."""
 
 
+class RoomStorePlace(TypedDict):
+    """The result of ``rooms.store``: what it takes to publish. No command shows the URL or the secret."""
+
+    url: str
+    prefix: str
+    secret: str | None
+    """What signs envelopes; None: they are not signed."""
+
+
 class SessionsInUse(TypedDict):
     """The result of ``sessions.in_use``, by slot: the answer to `stickygw.wire.tell.SESSIONS_IN_USE`, or why there is
     none."""

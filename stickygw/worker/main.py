@@ -128,12 +128,14 @@ class Worker:
             sessions=stores.sessions,
             hub=stores.hub,
             bridge=stores.bridge,
+            claims=stores.claims,
             cookie_keys=CookieKeys([secret.get_secret_value().encode() for secret in settings.secret]),
             counters=self._counters,
         )
         self._runtime = runtime
         runtime.tells.connect(self._link)
         runtime.registrar.connect(self._link)
+        stores.on_publication, stores.on_gap = runtime.audience.received, runtime.gaps.add
         await stores.bridge.start()
         try:
             await runtime.start()

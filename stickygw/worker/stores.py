@@ -5,29 +5,40 @@ from __future__ import annotations
 from random import SystemRandom
 from types import TracebackType
 
+from stickygw.bridge.base import OnGap, OnPublication
+from stickygw.bridge.claims import RedisClaims
 from stickygw.bridge.hub import Hub
 from stickygw.bridge.redis import RedisBridge
 from stickygw.config.settings import Settings
 from stickygw.observability.counters import Counters
 from stickygw.sessions.service import SessionService
-from stickygw.wire.prepared import PreparedMessage
+from stickygw.wire.envelope import EnvelopeKeys
 
 
 class Stores:
-    """Built from the settings, whose ``redis.url`` the primary has filled in; closed on leaving the context."""
+    """Built from the settings, whose ``redis.url`` the primary has filled in; closed on leaving the context.
+
+    `on_publication` and `on_gap` are for whoever runs the application to set, before the bridge is started.
+    """
+
+    on_publication: OnPublication
+    on_gap: OnGap
 
     def __init__(self, settings: Settings, counters: Counters) -> None:
         assert settings.redis.url is not None, "the primary fills in its embedded Valkey's"
         url = settings.redis.url.get_secret_value()
         self.hub = Hub(counters)
+        secrets = [secret.get_secret_value().encode() for secret in settings.secret] if settings.redis.sign else []
         self.bridge = RedisBridge(
             url,
             prefix=settings.redis.prefix,
-            on_message=self._deliver,
-            on_gap=lambda rooms: counters.add("gaps", count=len(rooms)),
+            keys=EnvelopeKeys(secrets),
+            on_publication=lambda address, publication: self.on_publication(address, publication),
+            on_gap=lambda addresses: self.on_gap(addresses),
             counters=counters,
             random=SystemRandom(),
         )
+        self.claims = RedisClaims(url, prefix=settings.redis.prefix)
         self._session_service = SessionService.over_redis(
             url,
             prefix=settings.redis.prefix,
@@ -36,9 +47,6 @@ class Stores:
             counters=counters,
         )
         self.sessions = self._session_service.sessions
-
-    def _deliver(self, room: str, message: PreparedMessage) -> None:
-        self.hub.deliver(room, message)
 
     async def __aenter__(self) -> Stores:
         self._session_service.start()
@@ -49,3 +57,4 @@ class Stores:
     ) -> None:
         await self.bridge.stop()
         await self._session_service.stop()
+        await self.claims.close()

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from support.waiting import wait_until
 
-from stickygw.bridge.base import Bridge
+from stickygw.bridge.addresses import DIRECT, user_address
+from stickygw.bridge.base import Bridge, Publication
 from stickygw.bridge.memory import MemoryBridge, MemoryBus
 from stickygw.bridge.redis import RedisBridge
 from stickygw.errors import RoomNameError
 from stickygw.observability.counters import Counters
-from stickygw.wire.prepared import BINARY, TEXT, PreparedMessage
+from stickygw.wire.envelope import CLOSE, EnvelopeKeys
+from stickygw.wire.prepared import BINARY, TEXT
 
 
 class Node:
@@ -23,17 +25,17 @@ class Node:
 
     def __init__(self) -> None:
         self.bridge: Bridge
-        self.received: list[tuple[str, int, bytes]] = []
+        self.received: list[tuple[str, Publication]] = []
         self.gaps: list[list[str]] = []
 
-    def on_message(self, room: str, message: PreparedMessage) -> None:
-        self.received.append((room, message.opcode, message.payload))
+    def on_publication(self, address: str, publication: Publication) -> None:
+        self.received.append((address, publication))
 
-    def on_gap(self, rooms: list[str]) -> None:
-        self.gaps.append(rooms)
+    def on_gap(self, addresses: list[str]) -> None:
+        self.gaps.append(addresses)
 
-    def texts(self, room: str) -> list[str]:
-        return [payload.decode() for name, _, payload in self.received if name == room]
+    def texts(self, address: str) -> list[str]:
+        return [publication.payload.decode() for at, publication in self.received if at == address]
 
 
 NewNode = Callable[[], Coroutine[Any, Any, Node]]
@@ -49,12 +51,13 @@ async def new_node(request: pytest.FixtureRequest, prefix: str) -> AsyncIterator
         node = Node()
         nodes.append(node)
         if request.param == "memory":
-            node.bridge = MemoryBridge(bus, on_message=node.on_message)
+            node.bridge = MemoryBridge(bus, on_publication=node.on_publication)
         else:
             node.bridge = RedisBridge(
                 url,
                 prefix=prefix,
-                on_message=node.on_message,
+                keys=EnvelopeKeys([b"secret"]),
+                on_publication=node.on_publication,
                 on_gap=node.on_gap,
                 counters=Counters(),
                 random=Random(),
@@ -67,8 +70,8 @@ async def new_node(request: pytest.FixtureRequest, prefix: str) -> AsyncIterator
         await node.bridge.stop()
 
 
-def text(message: str) -> PreparedMessage:
-    return PreparedMessage.of(message)
+def text(message: str) -> Publication:
+    return Publication(TEXT, message.encode())
 
 
 async def test_a_message_reaches_the_other_node_and_not_its_own(new_node: NewNode) -> None:
@@ -91,16 +94,30 @@ async def test_a_node_that_does_not_subscribe_may_publish(new_node: NewNode) -> 
     assert a.received == []
 
 
-async def test_text_and_binary_stay_what_they_are(new_node: NewNode) -> None:
+async def test_a_publication_arrives_as_it_went(new_node: NewNode) -> None:
     a, b = await new_node(), await new_node()
     await b.bridge.subscribe("räume:1 *?[]")
-    a.bridge.publish("räume:1 *?[]", text("grüße\r\n"))
-    a.bridge.publish("räume:1 *?[]", PreparedMessage.of(b"\x00\r\n\xff"))
-    await wait_until(lambda: len(b.received) == 2)
-    assert b.received == [
-        ("räume:1 *?[]", TEXT, "grüße\r\n".encode()),
-        ("räume:1 *?[]", BINARY, b"\x00\r\n\xff"),
+    published = [
+        text("grüße\r\n"),
+        Publication(BINARY, b"\x00\r\n\xff"),
+        Publication(TEXT, b"for one", to="session:s1"),
+        Publication(TEXT, b"in several rooms", group=b"8 bytes!"),
+        Publication(CLOSE, b"\x03\xe8bye", to="connection:c1"),
     ]
+    for publication in published:
+        a.bridge.publish("räume:1 *?[]", publication)
+    await wait_until(lambda: len(b.received) == len(published))
+    assert b.received == [("räume:1 *?[]", publication) for publication in published]
+
+
+async def test_rooms_users_and_direct_messages_are_apart_though_they_are_called_alike(new_node: NewNode) -> None:
+    a, b = await new_node(), await new_node()
+    addresses = ["direct", user_address("direct"), DIRECT]
+    for address in addresses:
+        await b.bridge.subscribe(address)
+        a.bridge.publish(address, text(f"to {address!r}"))
+    await wait_until(lambda: len(b.received) == 3)
+    assert [b.texts(address) for address in addresses] == [[f"to {address!r}"] for address in addresses]
 
 
 async def test_each_publishers_order_is_kept_in_each_room(new_node: NewNode) -> None:

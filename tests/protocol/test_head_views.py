@@ -76,7 +76,7 @@ class Worker:
             settings=Settings(),
             sessions=Sessions(MemorySessionStore(), ttl=60),
             hub=Hub(counters),
-            bridge=MemoryBridge(MemoryBus(), on_message=lambda room, message: None),
+            bridge=MemoryBridge(MemoryBus(), on_publication=lambda address, publication: None),
             cookie_keys=CookieKeys([b"k" * 32]),
             counters=counters,
         )

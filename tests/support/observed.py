@@ -38,3 +38,8 @@ async def cpu_share(pid: int, seconds: float) -> float:
 def quantile(values: list[float], share: float) -> float:
     """The value below which `share` of `values` lie."""
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def memory_mib(pid: int) -> float:
+    """The resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -17,6 +17,7 @@ from stickygw.observability.context import connection_id
 from stickygw.sessions.visit import Visit, visiting
 from stickygw.types import ConnectionId
 from stickygw.wire.http_answer import Fields, answer
+from stickygw.wire.prepared import Batch
 
 if TYPE_CHECKING:
     from stickygw.apps.asgi.host import AsgiHost
@@ -104,6 +105,14 @@ class AsgiConnection(ABC):
 
         Idempotent.
         """
+
+    def is_meant(self, to: str) -> bool:
+        """Whether `to` names this WebSocket, or its session."""
+        return False
+
+    def deliver(self, batch: Batch) -> None:
+        """Messages for it."""
+        raise AssertionError("nothing is meant for a connection that is no WebSocket")
 
     @abstractmethod
     def count_into(self, traffic: Traffic) -> None:

@@ -7,15 +7,18 @@ import contextvars
 import logging
 from collections import deque
 from collections.abc import Awaitable, Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stickygw.apps.asgi.connection import serving
 from stickygw.apps.asgi.websocket_connection import WebSocketConnection
 from stickygw.connections.transport import WRITE_COST
 from stickygw.connections.websocket import SLOW_CLOSE_SECONDS
+from stickygw.types import SlowConsumer
 
 if TYPE_CHECKING:
     from stickygw.apps.native.runtime import Runtime
+    from stickygw.bridge.hub import Member
 
 log = logging.getLogger("stickygw.app")
 
@@ -30,12 +33,27 @@ class AsgiWebSocket(Protocol):
     def close(self, code: int, reason: str, /) -> Awaitable[None]: ...
 
 
+@dataclass(slots=True)
+class Delivery:
+    """A message that waits, or is being sent."""
+
+    data: str | bytes
+    overdue_at: float | None
+    """When it has waited too long, by the loop's time; None: never, but it may be dropped."""
+
+    @property
+    def is_droppable(self) -> bool:
+        """Whether its room drops what is too much."""
+        return self.overdue_at is None
+
+
 class Deliveries:
     """Sends to `websocket` what it is given, in order, in one task while there is some.
 
     A client is slow for which more than ``outbox_bytes`` wait, but for a single large message, or something waits for
-    longer than ``outbox_seconds``. It is closed with 1013 and counted. Once the WebSocket is closed, by whomever,
-    nothing is sent any more.
+    longer than ``outbox_seconds``. It is closed with 1013 and counted. What its room drops rather than close (the
+    `SlowConsumer` of `add`) waits as long as it has to, and is dropped and counted where it is too much. Once the
+    WebSocket is closed, by whomever, nothing is sent any more.
     """
 
     __slots__ = (
@@ -56,25 +74,52 @@ class Deliveries:
         self._connection = _connection_of(websocket)
         # The handler's: nothing is sent in the context of whoever published it.
         self._context = contextvars.copy_context()
-        self._outbox: deque[tuple[str | bytes, float]] = deque()  # with the loop's time when it has waited too long
+        self._outbox: deque[Delivery] = deque()  # the first is being sent
         self._cost = 0
         self._sender: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()  # the sender, and one that closes
         self.is_over = False
         """Whether nothing is sent any more."""
 
-    def add(self, data: str | bytes) -> None:
-        """Send `data` soon; never waits."""
+    def serve(self, member: Member | None) -> None:
+        """Let what is meant for the WebSocket, or its session, go to `member`; None: to nobody."""
+        if self._connection is not None:
+            self._connection.member = member
+
+    def add(self, data: str | bytes, policy: SlowConsumer = "disconnect") -> None:
+        """Send `data` soon, if `policy` does not drop it; never waits."""
         if self.is_over:
             return
-        settings = self._runtime.settings
+        runtime, outbox = self._runtime, self._outbox
+        excess = self._cost + _cost(data) - runtime.settings.outbox_bytes if outbox else 0
+        if excess > 0 and policy == "drop_newest":
+            runtime.counters.add("messages_dropped", "newest")
+            return
+        is_kept = policy == "disconnect"
+        outbox.append(Delivery(data, runtime.loop.time() + runtime.settings.outbox_seconds if is_kept else None))
         self._cost += _cost(data)
-        if self._outbox and self._cost > settings.outbox_bytes:
+        if excess > 0 and not self._drop_oldest(excess) and is_kept:
             self._give_up_slow()
             return
-        self._outbox.append((data, self._runtime.loop.time() + settings.outbox_seconds))
+        if self._connection is not None and not is_kept:
+            self._connection.is_spared = True
         if self._sender is None:
             self._sender = self._spawn(self._send_all())
+
+    def _drop_oldest(self, cost: int) -> bool:
+        """Drop what may be dropped of what waits, the oldest first, until `cost` is free; whether it is."""
+        outbox = self._outbox
+        number = 1
+        while cost > 0 and number < len(outbox):
+            if outbox[number].is_droppable:
+                freed = _cost(outbox[number].data)
+                del outbox[number]
+                self._cost -= freed
+                cost -= freed
+                self._runtime.counters.add("messages_dropped", "oldest")
+            else:
+                number += 1
+        return cost <= 0
 
     async def finish(self, *, within: float) -> None:
         """Let what waits be sent, if that can be done `within` so many seconds; then send no more."""
@@ -99,8 +144,9 @@ class Deliveries:
         websocket, outbox = self._websocket, self._outbox
         try:
             while outbox:
-                data, overdue_at = outbox[0]
-                async with asyncio.timeout_at(overdue_at) as deadline:
+                data = outbox[0].data
+                # Without a time of its own it ends with the connection, whose server looks after clients that are gone.
+                async with asyncio.timeout_at(outbox[0].overdue_at) as deadline:
                     await (websocket.send_text(data) if isinstance(data, str) else websocket.send_bytes(data))
                 if outbox:  # else it was given up meanwhile
                     outbox.popleft()
@@ -116,8 +162,15 @@ class Deliveries:
                 self._give_up(1011, "internal error")
         finally:
             self._sender = None
+            if self._connection is not None:
+                self._connection.is_spared = False
 
     # The end
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the WebSocket; what waits is not sent. Idempotent."""
+        if not self.is_over:
+            self._give_up(code, reason)
 
     def _stop(self) -> None:
         self.is_over = True

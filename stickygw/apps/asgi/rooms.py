@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Collection
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from stickygw.apps.asgi.deliveries import AsgiWebSocket, Deliveries, state
 from stickygw.apps.current import current
+from stickygw.bridge.addresses import check_room, is_room, user_address
 
 if TYPE_CHECKING:
     from stickygw.apps.native.app import App
     from stickygw.bridge.hub import Member
-    from stickygw.wire.prepared import PreparedMessage
+    from stickygw.wire.prepared import Batch
 
 EXIT_SECONDS = 1.0
 """What was delivered before a block's end may take so long to be sent."""
@@ -24,7 +25,9 @@ async def rooms(websocket: AsgiWebSocket) -> AsyncIterator[Rooms]:
 
     Its handler receives and sends as ever. At the end of the block it leaves all rooms; what was delivered before has
     `EXIT_SECONDS` to be sent. A client that is too slow for its rooms (``outbox_bytes``, ``outbox_seconds``) is closed
-    with 1013. Raises `OutsideGateway` where no gateway runs, `RuntimeError` if the WebSocket is not accepted.
+    with 1013, or misses messages, as ``slow_consumer`` says.
+
+    Raises `OutsideGateway` where no gateway runs, `RuntimeError` if the WebSocket is not accepted.
     """
     app = current()
     if state(websocket, "application_state") == "CONNECTING":
@@ -42,18 +45,20 @@ class Rooms:
     A WebSocket that is closed joins no room and gets nothing more; its handler hears of that where it receives.
     """
 
-    __slots__ = ("_app", "_deliveries", "_has_ended", "_runtime")
+    __slots__ = ("_app", "_deliveries", "_has_ended", "_runtime", "_user")
 
     def __init__(self, app: App, websocket: AsgiWebSocket) -> None:
         self._app = app
         self._runtime = app.runtime
         self._deliveries = Deliveries(websocket, app.runtime)
         self._has_ended = False
+        self._user: str | None = None  # their address
+        self._deliveries.serve(self)
 
     @property
     def rooms(self) -> tuple[str, ...]:
         """Those it is in, in the order of joining."""
-        return self._runtime.hub.rooms_of(self)
+        return tuple(filter(is_room, self._runtime.hub.rooms_of(self)))
 
     async def join(self, room: str) -> None:
         """Become a member of `room`; returns when the bridge hears the room, or after a bounded wait.
@@ -63,24 +68,44 @@ class Rooms:
         if self._has_ended:
             raise RuntimeError("rooms are joined within `async with rooms(websocket)`, and this block has ended")
         if not self._deliveries.is_over:
-            await self._runtime.join(room, self)
+            await self._runtime.audience.join(check_room(room), self)
 
     async def leave(self, room: str) -> None:
         """Be a member of `room` no more."""
-        self._runtime.leave(room, self)
+        self._runtime.audience.leave(room, self)
 
-    def publish(self, room: str, message: Any, *, exclude: Member | None = None) -> Awaitable[None]:
+    async def identify(self, user: str | None) -> None:
+        """Say who is at it, so that `App.send_to_user` reaches it; None: nobody. Returns as `join` does.
+
+        Raises `RoomNameError` for a name over 200 bytes, or with control characters; `RuntimeError` behind the block.
+        """
+        address = None if user is None else user_address(user)
+        if self._has_ended:
+            raise RuntimeError("who is at a WebSocket is said within `async with rooms(websocket)`")
+        if self._user is not None:
+            self._runtime.audience.leave(self._user, self)
+        self._user = address
+        if address is not None and not self._deliveries.is_over:
+            await self._runtime.audience.join(address, self)
+
+    def publish(self, room: str | Collection[str], message: Any, *, exclude: Member | None = None) -> Awaitable[None]:
         """`App.publish`. This WebSocket gets the message too if it is a member, unless ``exclude=r``: this object."""
         return self._app.publish(room, message, exclude=exclude)
 
-    def deliver(self, message: PreparedMessage) -> None:
-        """For the hub: a message to one of its rooms."""
-        self._deliveries.add(message.payload.decode() if message.is_text else message.payload)
+    def deliver(self, batch: Batch) -> None:
+        """For the hub: messages of its rooms."""
+        for message in batch.messages:
+            self._deliveries.add(message.payload.decode() if message.is_text else message.payload, batch.policy)
         if self._deliveries.is_over:
-            self._runtime.leave_all(self)
+            self._runtime.audience.leave_all(self)
+
+    def send_away(self, code: int, reason: str, *, within: float) -> None:
+        """For the hub: close the WebSocket."""
+        self._deliveries.close(code, reason)
 
     async def end(self) -> None:
         """The block ends: leave all rooms, and send what was delivered, within `EXIT_SECONDS`."""
         self._has_ended = True
-        self._runtime.leave_all(self)
+        self._deliveries.serve(None)
+        self._runtime.audience.leave_all(self)
         await self._deliveries.finish(within=EXIT_SECONDS)

@@ -11,10 +11,12 @@ from websockets.exceptions import InvalidState
 from stickygw.apps.arrival import Arrival
 from stickygw.apps.asgi.connection import AsgiConnection
 from stickygw.apps.asgi.protocols import WebSocketProtocol
+from stickygw.bridge.hub import Member
 from stickygw.connections.websocket import ABNORMAL_CLOSURE, CLOSE_SECONDS, SLOW_CLOSE_SECONDS
 from stickygw.routing.request_head import Head
 from stickygw.sessions.holders import SESSION_ENDED, Holder
 from stickygw.types import ConnectionId
+from stickygw.wire.prepared import Batch
 
 if TYPE_CHECKING:
     from stickygw.apps.asgi.host import AsgiHost
@@ -33,7 +35,7 @@ class WebSocketConnection(AsgiConnection):
     While the client does not read, it is not read: what it makes us write, pongs too, is bounded.
     """
 
-    __slots__ = ("_holder", "_is_slow", "_protocol", "_sent", "_shut")
+    __slots__ = ("_holder", "_is_slow", "_protocol", "_sent", "_shut", "is_spared", "member")
 
     linger_seconds = CLOSE_SECONDS
 
@@ -49,6 +51,10 @@ class WebSocketConnection(AsgiConnection):
         self._protocol.close_timeout = CLOSE_SECONDS
         self._holder: Holder | None = None
         self._sent = 0
+        self.member: Member | None = None
+        """What sends to the application's WebSocket, within a ``rooms`` block."""
+        self.is_spared = False
+        """Whether messages wait of rooms that drop them: then it is not closed for being slow as long as it reads."""
         self._is_slow = False
         self._shut: tuple[int, str, float] | None = None
         """How it is to be closed as soon as it has opened."""
@@ -63,6 +69,7 @@ class WebSocketConnection(AsgiConnection):
         if self._socket.is_closed:
             self.transport_closed()
             return
+        self._socket.bound_unsent()
         self._socket.start(self)
         self._context.run(protocol.data_received, _written(self._head))
         if not protocol.handshake_initiated and not self._transport.is_closing():
@@ -131,12 +138,24 @@ class WebSocketConnection(AsgiConnection):
         self.close_slow()
 
     def _look_at_blocked(self, seconds: float) -> None:
-        if seconds > self._host.settings.outbox_seconds:
+        settings = self._host.settings
+        limit = settings.outbox_seconds
+        if self.is_spared:
+            limit = max(limit, settings.ping_interval + settings.ping_timeout)
+        if seconds > limit:
             self.close_slow()
 
     def serves(self, scope: Any) -> bool:
         """Whether `scope` is the one of this WebSocket, or a copy of it that the application has made."""
         return scope.get("extensions") is self._protocol.scope["extensions"]
+
+    def is_meant(self, to: str) -> bool:
+        return self._status == 101 and to in (f"session:{self._visit.session_id}", f"connection:{self.id}")
+
+    def deliver(self, batch: Batch) -> None:
+        """Messages for it: the application's WebSocket gets them where it is in a ``rooms`` block."""
+        if self.member is not None:
+            self.member.deliver(batch)
 
     def close_slow(self) -> None:
         """The client does not read what is sent to it: count that, and close with 1013. Idempotent."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -11,11 +11,17 @@ from stickygw.apps.kinds import why_not_asgi
 from stickygw.apps.native.codec import CodecName, codec_named
 from stickygw.apps.native.handlers import Function, Handler, Handlers
 from stickygw.apps.native.patterns import PathPattern
+from stickygw.apps.native.room import Room
+from stickygw.apps.native.room_rules import RoomRules
+from stickygw.apps.native.schedule import Job
+from stickygw.bridge.addresses import check_room
+from stickygw.wire.closing import check_close
 from stickygw.wire.tell import OWN_NAMES, check_name
 
 if TYPE_CHECKING:
     from stickygw.apps.native.runtime import Runtime
     from stickygw.bridge.hub import Member
+    from stickygw.types import SlowConsumer
 
 F = TypeVar("F", bound=Function)
 Result = TypeVar("Result")
@@ -49,6 +55,7 @@ class App:
         self.http = http
         self.subprotocols = tuple(subprotocols)
         self.handlers = Handlers()
+        self.room_rules = RoomRules()
         self._runtime: Runtime | None = None
 
     # Life
@@ -112,6 +119,35 @@ class App:
         self.handlers.error.append(function)
         return function
 
+    def on_gap(self, function: F) -> F:
+        """``on_gap(room)``: messages to a room with members here may have been missed, because Redis was away or did
+        not keep up. Called once for each gap, one room after the other."""
+        self.handlers.gap.append(function)
+        return function
+
+    def every(self, *, seconds: float, once: Literal["worker", "machine", "cluster"] = "worker") -> Callable[[F], F]:
+        """The function, without arguments, runs every so many `seconds`: in each worker, or `once` in all workers of a
+        "machine" (a gateway), or of all gateways that share a store and a prefix ("cluster").
+
+        A tick that comes while the last one still runs is left out, and so is one that runs once for many while Redis
+        is away. What it raises is logged. Raises `ValueError` for less than 0.05 s, or more than 31 days.
+        """
+
+        def register(function: F) -> F:
+            self.handlers.every.append(Job(function, seconds, once))
+            return function
+
+        return register
+
+    def configure_rooms(self, pattern: str, *, slow_consumer: SlowConsumer) -> None:
+        """Say for all rooms whose name is `pattern`, with ``*`` for any characters, what the setting ``slow_consumer``
+        says for the others: what happens to members that do not keep up. The first pattern that fits a room decides.
+
+        For when the application is made: a room keeps what it got with its first member. Raises `ValueError` for any
+        other value than "disconnect", "drop_oldest" and "drop_newest".
+        """
+        self.room_rules.add(pattern, slow_consumer=slow_consumer)
+
     # Messages between workers
 
     def on_tell(self, name: str) -> Callable[[F], F]:
@@ -146,13 +182,49 @@ class App:
 
     # In a running worker
 
-    def publish(self, room: str, message: Any, *, exclude: Member | None = None) -> Awaitable[None]:
-        """Send `message` to every member of `room`, on every worker and machine, but for `exclude`.
+    def publish(self, room: str | Collection[str], message: Any, *, exclude: Member | None = None) -> Awaitable[None]:
+        """Send `message` to every member of `room`, or of several, on every worker and machine, but for `exclude`.
 
-        It acts when called; awaiting the result is for back-pressure only. Members in this worker get it even while
-        Redis is away.
+        A member of two of them gets it once. It acts when called; awaiting the result is for back-pressure only.
+        Members in this worker get it even while Redis is away. Raises `RoomNameError`.
         """
-        return self.runtime.publish(room, self.codec.encode(message), exclude)
+        return self.runtime.audience.publish(room, self.codec.encode(message), exclude)
+
+    def room(self, name: str) -> Room:
+        """The room of that name, to do more with. Raises `RoomNameError`."""
+        return Room(self, check_room(name))
+
+    def send_to_user(self, user: str, message: Any) -> Awaitable[None]:
+        """Send `message` to every connection that is identified as `user` (`Connection.identify`), on every worker and
+        machine. Raises `RoomNameError` for what no user can be called."""
+        return self.runtime.audience.send_to_user(user, self.codec.encode(message))
+
+    def send_to_session(self, session: str, message: Any) -> Awaitable[None]:
+        """Send `message` to every WebSocket of the session with that id, on every worker and machine.
+
+        Each worker looks at each of its connections for it: for what is sent often, use a room, or `send_to_user`.
+        """
+        return self.runtime.audience.send_to(f"session:{session}", self.codec.encode(message))
+
+    def disconnect(
+        self,
+        *,
+        session: str | None = None,
+        user: str | None = None,
+        connection: str | None = None,
+        code: int = 1008,
+        reason: str = "",
+    ) -> Awaitable[None]:
+        """Close all WebSockets of a session or a user, or one connection by its id, on whatever worker and machine.
+
+        Raises `ValueError` unless one of the three is given, and for a code or reason that no close frame may carry.
+        """
+        named = {"session": session, "user": user, "connection": connection}
+        given = [f"{kind}:{name}" for kind, name in named.items() if name is not None]
+        if len(given) != 1:
+            raise ValueError("disconnect takes one of session=, user= and connection=")
+        check_close(code, reason)
+        return self.runtime.audience.disconnect(given[0], code, reason)
 
     def tell(
         self, name: str, payload: Any = None, *, to: int | Literal["all", "least_loaded"] = "all"

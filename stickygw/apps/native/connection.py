@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -12,21 +12,18 @@ from stickygw.apps.native.request import Request
 from stickygw.apps.native.runtime import Runtime
 from stickygw.apps.native.traffic import Traffic
 from stickygw.apps.native.turns import Turns
+from stickygw.bridge.addresses import check_room, is_room, user_address
 from stickygw.connections.transport import HIGH_WATER_BYTES
 from stickygw.connections.websocket import CLOSE_SECONDS, WebSocket
 from stickygw.errors import ConnectionClosed
 from stickygw.sessions.holders import SESSION_ENDED, Holder
 from stickygw.sessions.session import Session
 from stickygw.types import ConnectionId
-from stickygw.wire.prepared import PreparedMessage
+from stickygw.wire.closing import check_close
+from stickygw.wire.prepared import Batch
 
 BUSY_SECONDS = 1.0
 """One that is sent away is closed after so long, even if its handler is still at work."""
-
-MAX_REASON_BYTES = 123
-"""A close frame has 125 bytes, two of them the code (RFC 6455 §5.5)."""
-
-_SENDABLE = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 
 
 class Connection:
@@ -36,7 +33,18 @@ class Connection:
     for `join` until the room is heard on all workers.
     """
 
-    __slots__ = ("_holder", "_left_rooms", "_runtime", "_state", "_turns", "_websocket", "id", "request", "session")
+    __slots__ = (
+        "_holder",
+        "_left_rooms",
+        "_runtime",
+        "_state",
+        "_turns",
+        "_user",
+        "_websocket",
+        "id",
+        "request",
+        "session",
+    )
 
     def __init__(
         self,
@@ -54,6 +62,7 @@ class Connection:
         self._holder: Holder | None = None
         self._left_rooms: frozenset[str] | None = None
         self._state: dict[str, Any] | None = None
+        self._user: str | None = None
         self.id = id
         self.request = request
         self.session = session
@@ -73,7 +82,9 @@ class Connection:
     @property
     def rooms(self) -> frozenset[str]:
         """The rooms this connection has joined; after its end, those it was in."""
-        return frozenset(self._runtime.hub.rooms_of(self)) if self._left_rooms is None else self._left_rooms
+        if self._left_rooms is not None:
+            return self._left_rooms
+        return frozenset(filter(is_room, self._runtime.hub.rooms_of(self)))
 
     @property
     def is_open(self) -> bool:
@@ -83,6 +94,7 @@ class Connection:
     def send(self, message: Any) -> Awaitable[None]:
         """Send `message`. Raises `ConnectionClosed` when the connection has ended or is closing."""
         websocket = self._open_websocket()
+        self._runtime.hub.catch_up(self)
         websocket.send(self._runtime.app.codec.encode(message))
         return DONE if websocket.unsent_bytes < HIGH_WATER_BYTES else Later(websocket.drained)
 
@@ -92,27 +104,41 @@ class Connection:
         Raises `RoomNameError` for a name that no room can have.
         """
         self._open_websocket()
-        return self._runtime.join(room, self)
+        return self._runtime.audience.join(check_room(room), self)
 
     def leave(self, room: str) -> None:
         """Be a member of `room` no more."""
-        self._runtime.leave(room, self)
+        self._runtime.audience.leave(room, self)
 
-    def publish(self, room: str, message: Any, *, exclude: Connection | None = None) -> Awaitable[None]:
+    def publish(
+        self, room: str | Collection[str], message: Any, *, exclude: Connection | None = None
+    ) -> Awaitable[None]:
         """`App.publish`. This connection gets the message too if it is a member, unless ``exclude=conn``."""
         return self._runtime.app.publish(room, message, exclude=exclude)
+
+    @property
+    def user(self) -> str | None:
+        """Who is at it, as `identify` has said."""
+        return self._user
+
+    def identify(self, user: str | None) -> Awaitable[None]:
+        """Say who is at it, so that `App.send_to_user` reaches it; None: nobody. Awaited, as with `join`.
+
+        Raises `RoomNameError` for a name over 200 bytes, or with control characters.
+        """
+        self._open_websocket()
+        address = None if user is None else user_address(user)
+        if self._user is not None:
+            self._runtime.audience.leave(user_address(self._user), self)
+        self._user = user
+        return DONE if address is None else self._runtime.audience.join(address, self)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin the closing handshake. Messages that wait for a handler are dropped. Idempotent.
 
         Raises `ValueError` for a code that no close frame may carry (RFC 6455 §7.4), or a reason of over 123 bytes.
         """
-        if code not in _SENDABLE and not 3000 <= code <= 4999:
-            raise ValueError(
-                f"{code} is no close code that can be sent: 1000 to 1014 as RFC 6455 has them, 3000 to 4999"
-            )
-        if len(reason.encode()) > MAX_REASON_BYTES:
-            raise ValueError(f"a close reason has at most {MAX_REASON_BYTES} bytes")
+        check_close(code, reason)
         self._turns.drop_inbox()
         self.shut(code, reason)
 
@@ -132,12 +158,16 @@ class Connection:
         except ConnectionClosed:
             raise StopAsyncIteration from None
 
-    # For the hub
+    # For the hub, and messages that name it
 
-    def deliver(self, message: PreparedMessage) -> None:
-        """A message to one of its rooms."""
+    def is_meant(self, to: str) -> bool:
+        """Whether `to` names it, or its session."""
+        return to in (f"session:{self.session.id}", f"connection:{self.id}")
+
+    def deliver(self, batch: Batch) -> None:
+        """Messages of its rooms."""
         if self._websocket is not None:
-            self._websocket.send(message)
+            self._websocket.deliver(batch)
 
     # For the worker
 
@@ -164,6 +194,7 @@ class Connection:
     def shut(self, code: int, reason: str, *, within: float = CLOSE_SECONDS) -> None:
         """Begin the closing handshake; what was received is still handled. TCP ends `within` seconds. Idempotent."""
         if self._websocket is not None:
+            self._runtime.hub.catch_up(self)
             self._websocket.close(code, reason, within=within)
 
     def send_away(self, code: int, reason: str, *, within: float) -> None:
@@ -183,7 +214,7 @@ class Connection:
         if self._websocket is not None:
             self._runtime.keep_alive.forget(self._websocket)
         self._left_rooms = self.rooms
-        self._runtime.leave_all(self)
+        self._runtime.audience.leave_all(self)
 
     def _session_ended(self) -> None:
         self.close(*SESSION_ENDED)

@@ -198,6 +198,7 @@ class Endpoint:
             loop=runtime.loop,
             max_message=runtime.settings.max_message,
             max_outbox=runtime.settings.outbox_bytes,
+            counters=runtime.counters,
         )
         ending.opened(connection, websocket)
         await connection.run(websocket, arrival.rest, issued=offer.issued if session.id == offer.session else 0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stickygw.apps.native.patterns import PathPattern
+from stickygw.apps.native.schedule import Job
 
 Function = Callable[..., Any]
 
@@ -59,6 +60,8 @@ class Handlers:
     stop: list[Function] = field(default_factory=list)
     handshake: list[Function] = field(default_factory=list)
     error: list[Function] = field(default_factory=list)
+    gap: list[Function] = field(default_factory=list)
+    every: list[Job] = field(default_factory=list)
     tell: dict[str, Function] = field(default_factory=dict)
     connect: list[Handler] = field(default_factory=list)
     message: list[Handler] = field(default_factory=list)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 from collections import ChainMap
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,14 +15,16 @@ from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stickygw.apps.asgi.registrar import Registrar
-from stickygw.apps.native.awaitables import DONE, NEXT_TURN, Later
+from stickygw.apps.native.audience import Audience, Target
 from stickygw.apps.native.drain import SpreadClosing
+from stickygw.apps.native.gaps import Gaps
 from stickygw.apps.native.offload import Offload
+from stickygw.apps.native.schedule import Schedule
 from stickygw.apps.native.tells import Tells
 from stickygw.apps.native.traffic import Traffic
 from stickygw.bridge.base import Bridge
-from stickygw.bridge.hub import Hub, Member
-from stickygw.bridge.rooms import check_room
+from stickygw.bridge.claims import Claims, MemoryClaims
+from stickygw.bridge.hub import Hub
 from stickygw.config.settings import Settings
 from stickygw.connections.keepalive import KeepAlive
 from stickygw.connections.transport import Flusher
@@ -33,7 +36,6 @@ from stickygw.routing.learning import parse_learn
 from stickygw.sessions.in_use import in_use
 from stickygw.sessions.registry import Sessions
 from stickygw.types import GatewayId, Slot
-from stickygw.wire.prepared import PreparedMessage
 from stickygw.wire.tell import SESSIONS_IN_USE
 
 if TYPE_CHECKING:
@@ -44,12 +46,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("stickygw.app")
 
 _PACKAGE = str(Path(__file__).parents[2])
-
-PUBLISHES_PER_TURN = 64
-"""An awaited publish lets the loop turn after so many, so that outboxes can empty."""
-
-BRIDGE_BACKLOG = 1000
-"""With more than this on its way to the bridge, an awaited publish waits until it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +58,8 @@ class Identity:
     gateway: GatewayId
 
 
-class Served(Protocol):
+class Served(Target, Protocol):
     """A connection that is counted and closed here: a native `Connection`, or one of an ASGI application."""
-
-    def send_away(self, code: int, reason: str, *, within: float) -> None:
-        """Close in good order, within so many seconds. Idempotent."""
 
     def count_into(self, traffic: Traffic) -> None:
         """Add its messages so far, and those that wait."""
@@ -86,6 +79,7 @@ class Runtime:
         bridge: Bridge,
         cookie_keys: CookieKeys,
         counters: Counters,
+        claims: Claims | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.app = app
@@ -93,6 +87,7 @@ class Runtime:
         self.settings = settings
         self.sessions = sessions
         self.hub = hub
+        hub.policy_of = partial(app.room_rules.slow_consumer, default=settings.slow_consumer)
         self.bridge = bridge
         self.cookie_keys = cookie_keys
         self.counters = counters
@@ -116,7 +111,16 @@ class Runtime:
         """What runs: handlers, and an ASGI application's requests."""
         self._empty: asyncio.Future[None] | None = None
         """Done when the last connection has ended, while somebody waits for that."""
-        self._published = 0
+        self.audience = Audience(hub, bridge, targets=lambda: self.connections, random_bytes=os.urandom)
+        """Whom messages are for."""
+        self.schedule = Schedule(
+            app.handlers.every,
+            claims=claims or MemoryClaims(),
+            gateway=identity.gateway,
+            counters=counters,
+            spawn=self.spawn,
+        )
+        self.gaps = Gaps(app.handlers.gap, spawn=self.spawn)
         self.registrar = Registrar(counters=counters)
         self.asgi: AsgiHost | None = _asgi_host(app.http, self) if app.http is not None else None
         """What serves the rest of the application's requests."""
@@ -128,10 +132,12 @@ class Runtime:
         """
         self.app.run_with(self)
         try:
+            await self.audience.start()
             for function in self.app.handlers.start:
                 await settled(function())
             if self.asgi is not None:
                 await self.asgi.start()
+            self.schedule.start()
         except BaseException:
             self.offload.stop()  # else the process's end waits for it
             self.app.run_with(None)
@@ -154,6 +160,7 @@ class Runtime:
             connection.send_away(code, reason, within=within)
 
         self.tells.stop()
+        self.schedule.stop()  # the slot is another's
         if self.asgi is not None:
             self.asgi.end()
         self._draining = SpreadClosing(
@@ -167,6 +174,7 @@ class Runtime:
         """
         self.is_stopping = True
         self.tells.stop()
+        self.schedule.stop()
         if self._draining is not None:
             self._draining.cancel()
         if self.asgi is not None:
@@ -250,36 +258,6 @@ class Runtime:
         connection.count_into(self._ended)
         if not self.connections and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
-
-    def join(self, room: str, member: Member) -> Awaitable[None]:
-        """Put `member` into `room`; the result is `Bridge.subscribe`'s. Raises `RoomNameError`."""
-        self.hub.join(room, member)
-        return self.bridge.subscribe(room)
-
-    def leave(self, room: str, member: Member) -> None:
-        """Take `member` out of `room`, where it may not be."""
-        if self.hub.leave(room, member):
-            self.bridge.unsubscribe(room)
-
-    def leave_all(self, member: Member) -> None:
-        """Take `member` out of all its rooms."""
-        for room in self.hub.leave_all(member):
-            self.bridge.unsubscribe(room)
-
-    def publish(self, room: str, message: PreparedMessage, exclude: Member | None) -> Awaitable[None]:
-        """Deliver to the local members at once, to all others through the bridge."""
-        check_room(room)
-        self.hub.deliver(room, message, exclude)
-        self.bridge.publish(room, message)
-        self._published += 1
-        if self._published == 1:
-            self.loop.call_soon(self._next_turn)
-        if self.bridge.backlog > BRIDGE_BACKLOG:
-            return Later(self.bridge.wait_sent)
-        return NEXT_TURN if self._published % PUBLISHES_PER_TURN == 0 else DONE
-
-    def _next_turn(self) -> None:
-        self._published = 0
 
 
 def _asgi_host(app: Any, runtime: Runtime) -> AsgiHost:

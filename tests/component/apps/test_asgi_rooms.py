@@ -56,7 +56,7 @@ async def client() -> AsyncIterator[AppClient]:
     async with AppClient(App(), outbox_bytes=1000, outbox_seconds=0.2) as client:
         yield client
         assert not client.runtime.hub._rooms, "everybody has left"
-        assert not client.runtime.hub._members
+        assert not client.runtime.hub._rooms_of
 
 
 def publish(client: AppClient, message: Any, room: str = "r") -> None:
@@ -179,6 +179,7 @@ async def test_more_than_outbox_bytes_waiting_is_a_slow_consumer(client: AppClie
         await asyncio.sleep(0)  # its sending has begun
         for _ in range(20):
             publish(client, "x" * 100)
+        await asyncio.sleep(0)  # they are delivered
         assert r.rooms == (), "it is in no room any more"
         await wait_until(lambda: websocket.sent)
         await r.join("again")
@@ -214,6 +215,7 @@ async def test_a_message_that_waits_longer_than_outbox_seconds_is_a_slow_consume
         publish(client, "stuck")
         await wait_until(lambda: websocket.sent)
         publish(client, "unheard")
+        await asyncio.sleep(0)  # it is delivered
         assert r.rooms == ()
     assert websocket.sent == [(1013, "slow consumer")]
     assert count_of(client, "connections_closed", "slow_consumer") == 1
@@ -297,7 +299,7 @@ async def test_a_handler_sees_its_own_disconnect_and_a_close_of_its_own_ends_the
             assert await conn.receive() == "in"
             await conn.close(4001)
         await wait_until(lambda: ends == ["out", "disconnect 4001", "out"])
-        assert not client.runtime.hub._members
+        assert not client.runtime.hub._rooms_of
 
 
 async def test_a_reader_that_never_reads_is_closed_with_1013_and_counted_once() -> None:

@@ -1,42 +1,22 @@
-"""`Hub`: who is in which room, and delivery that nothing a member does can disturb."""
+"""`Hub`: who is in which room, and what is delivered to them when."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from support.hub_members import Member, delivered, joined, next_turn, publish
 
 from stickygw.bridge.hub import Hub
 from stickygw.errors import RoomNameError
 from stickygw.observability.counters import Counters
-from stickygw.wire.prepared import PreparedMessage
-
-HELLO = PreparedMessage.of("hello")
-
-
-class Member:
-    """A member that keeps what it gets, and does something when it gets it."""
-
-    def __init__(self, on_deliver: Callable[[], object] = lambda: None) -> None:
-        self.got: list[PreparedMessage] = []
-        self.on_deliver = on_deliver
-
-    def deliver(self, message: PreparedMessage) -> None:
-        self.got.append(message)
-        self.on_deliver()
+from stickygw.wire.prepared import Batch
 
 
 @pytest.fixture
-def counters() -> Counters:
-    return Counters()
+def hub() -> Hub:
+    return Hub(Counters())
 
 
-@pytest.fixture
-def hub(counters: Counters) -> Hub:
-    return Hub(counters)
+# Membership
 
 
 def test_the_first_to_join_and_the_last_to_leave_are_told(hub: Hub) -> None:
@@ -47,16 +27,16 @@ def test_the_first_to_join_and_the_last_to_leave_are_told(hub: Hub) -> None:
     assert hub.join("room", a) is True
 
 
-def test_a_member_that_goes_empties_the_rooms_it_was_alone_in(hub: Hub) -> None:
-    a, b = Member(), Member()
-    for room in ("both", "alone", "alone too"):
-        hub.join(room, a)
-    hub.join("both", b)
+async def test_a_member_that_goes_empties_the_rooms_it_was_alone_in(hub: Hub) -> None:
+    a, b = joined(hub, "both", "alone", "alone too"), joined(hub, "both")
     assert hub.leave_all(a) == ["alone", "alone too"]
     assert hub.leave_all(a) == []
     assert hub.rooms_of(a) == ()
-    assert hub.deliver("both", HELLO) == len(b.got) == 1
-    assert a.got == []
+    assert hub.members_of("both") == (b,)
+    assert hub.members_of("alone") == ()
+    publish(hub, "both", "1")
+    await delivered(hub)
+    assert (a.got, b.got) == ([], ["1"])
 
 
 def test_a_bad_room_name_is_refused(hub: Hub) -> None:
@@ -66,109 +46,155 @@ def test_a_bad_room_name_is_refused(hub: Hub) -> None:
     assert hub.rooms_of(member) == ()
 
 
-def test_each_member_but_the_excluded_gets_the_same_message(hub: Hub) -> None:
-    members = [Member() for _ in range(3)]
-    for member in members:
-        hub.join("room", member)
-    assert hub.deliver("room", HELLO, exclude=members[1]) == 2
-    assert [len(member.got) for member in members] == [1, 0, 1]
-    assert members[0].got[0] is HELLO
-    assert hub.deliver("nobody here", HELLO) == 0
+# What is delivered, and when
 
 
-def test_who_is_made_to_leave_during_a_delivery_gets_nothing_more(hub: Hub) -> None:
-    second = Member()
-    first = Member(lambda: (hub.leave_all(first), hub.leave_all(second)))
-    third = Member()
-    for member in (first, second, third):
-        hub.join("room", member)
-    assert hub.deliver("room", HELLO) == 2
-    assert [len(member.got) for member in (first, second, third)] == [1, 0, 1]
+async def test_nothing_is_delivered_within_the_publishers_call(hub: Hub) -> None:
+    member = joined(hub, "room")
+    publish(hub, "room", "1")
+    assert member.got == []
+    await next_turn()
+    assert member.got == ["1"]
 
 
-def test_who_joins_during_a_delivery_gets_the_next_message(hub: Hub) -> None:
-    late = Member()
-    first = Member(lambda: hub.join("room", late))
-    hub.join("room", first)
-    assert hub.deliver("room", HELLO) == 1
-    assert hub.deliver("room", HELLO) == 2
-    assert len(late.got) == 1
+async def test_what_is_published_in_one_turn_is_one_delivery(hub: Hub) -> None:
+    member = joined(hub, "room")
+    publish(hub, "room", "1", "2", "3")
+    await next_turn()
+    publish(hub, "room", "4")
+    await next_turn()
+    assert member.deliveries == [["1", "2", "3"], ["4"]]
 
 
-def test_a_member_that_fails_stops_no_other(hub: Hub, counters: Counters, caplog: pytest.LogCaptureFixture) -> None:
-    def fail() -> None:
-        raise RuntimeError("defect")
+async def test_members_with_the_same_share_get_the_same_batch(hub: Hub) -> None:
+    batches: list[Batch] = []
 
-    members = [Member(), Member(fail), Member()]
-    for member in members:
-        hub.join("room", member)
-    assert hub.deliver("room", HELLO) == 2
-    assert [len(member.got) for member in members] == [1, 1, 1]
-    assert counters.value("deliver_failed", "RuntimeError") == 1
-    assert "defect" in caplog.text
+    class Keeper(Member):
+        def deliver(self, batch: Batch) -> None:
+            batches.append(batch)
 
-
-ROOMS = st.sampled_from(["red", "green", "blue"])
-NUMBERS = st.integers(0, 4)
+    for _ in range(3):
+        hub.join("room", Keeper())
+    publish(hub, "room", "1", "2")
+    await next_turn()
+    assert len(batches) == 3
+    assert batches[0] is batches[1] is batches[2]
 
 
-class HubModel(RuleBasedStateMachine):
-    """The hub agrees with a plain set of pairs, whatever is done in whatever order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hub = Hub(Counters())
-        self.members = [Member() for _ in range(5)]
-        self.pairs: set[tuple[str, int]] = set()
-
-    def _in(self, room: str) -> set[int]:
-        return {number for name, number in self.pairs if name == room}
-
-    @rule(room=ROOMS, number=NUMBERS)
-    def join(self, room: str, number: int) -> None:
-        assert self.hub.join(room, self.members[number]) is (not self._in(room))
-        self.pairs.add((room, number))
-
-    @rule(room=ROOMS, number=NUMBERS)
-    def leave(self, room: str, number: int) -> None:
-        assert self.hub.leave(room, self.members[number]) is (self._in(room) == {number})
-        self.pairs.discard((room, number))
-
-    @rule(number=NUMBERS)
-    def leave_all(self, number: int) -> None:
-        emptied = {room for room, _ in self.pairs if self._in(room) == {number}}
-        assert set(self.hub.leave_all(self.members[number])) == emptied
-        self.pairs = {pair for pair in self.pairs if pair[1] != number}
-
-    @rule(room=ROOMS, excluded=st.none() | NUMBERS, leaver=st.none() | NUMBERS)
-    def deliver(self, room: str, excluded: int | None, leaver: int | None) -> None:
-        """The first receiver may throw another member out of everything."""
-        before = self._in(room)
-        for member in self.members:
-            member.got.clear()
-            member.on_deliver = lambda: self.hub.leave_all(self.members[leaver]) if leaver is not None else None
-        exclude = None if excluded is None else self.members[excluded]
-        taken = self.hub.deliver(room, HELLO, exclude=exclude)
-        got = {number for number, member in enumerate(self.members) if member.got}
-        assert taken == sum(len(member.got) for member in self.members) == len(got)
-        assert got <= before - {excluded}
-        assert before - {excluded, leaver} <= got
-        if got and leaver is not None:
-            self.pairs = {pair for pair in self.pairs if pair[1] != leaver}
-
-    @invariant()
-    def both_directions_agree(self) -> None:
-        for room in ("red", "green", "blue"):
-            for member in self.members:
-                member.got.clear()
-                member.on_deliver = lambda: None
-            assert self.hub.deliver(room, HELLO) == len(self._in(room))
-            assert {number for number, member in enumerate(self.members) if member.got} == self._in(room)
-        for number, member in enumerate(self.members):
-            assert {(room, number) for room in self.hub.rooms_of(member)} == {
-                pair for pair in self.pairs if pair[1] == number
-            }
+async def test_several_rooms_are_one_delivery_in_the_order_of_publishing(hub: Hub) -> None:
+    both, red, blue = joined(hub, "red", "blue"), joined(hub, "red"), joined(hub, "blue")
+    publish(hub, "blue", "1")
+    publish(hub, "red", "2")
+    publish(hub, "blue", "3")
+    publish(hub, "red", "4")
+    await next_turn()
+    assert both.deliveries == [["1", "2", "3", "4"]]
+    assert red.deliveries == [["2", "4"]]
+    assert blue.deliveries == [["1", "3"]]
 
 
-TestHubModel = HubModel.TestCase
-TestHubModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+async def test_the_excluded_member_gets_only_the_others_messages(hub: Hub) -> None:
+    a, b = joined(hub, "room"), joined(hub, "room")
+    publish(hub, "room", "from a", exclude=a)
+    publish(hub, "room", "from b", exclude=b)
+    publish(hub, "room", "from nobody")
+    await next_turn()
+    assert a.deliveries == [["from b", "from nobody"]]
+    assert b.deliveries == [["from a", "from nobody"]]
+
+
+async def test_who_is_excluded_from_all_is_not_called(hub: Hub) -> None:
+    member = joined(hub, "room")
+    publish(hub, "room", "1", exclude=member)
+    await delivered(hub)
+    assert member.deliveries == []
+
+
+async def test_members_of_a_room_in_unless_get_it_there(hub: Hub) -> None:
+    both, blue = joined(hub, "red", "blue"), joined(hub, "blue")
+    publish(hub, "red", "1")
+    publish(hub, "blue", "1", unless=("red", "nobody here"))
+    await next_turn()
+    assert both.deliveries == blue.deliveries == [["1"]]
+
+
+async def test_a_message_in_two_rooms_comes_once_to_who_leaves_one_at_once(hub: Hub) -> None:
+    member = joined(hub, "red", "blue")
+    publish(hub, "red", "1")
+    publish(hub, "blue", "1", unless=("red",))
+    hub.leave("red", member)
+    await delivered(hub)
+    assert member.got == ["1"]
+
+
+async def test_a_message_in_two_rooms_comes_once_to_who_joins_the_other_at_once(hub: Hub) -> None:
+    member = joined(hub, "blue")
+    joined(hub, "red")
+    publish(hub, "red", "1")
+    publish(hub, "blue", "1", unless=("red",))
+    hub.join("red", member)
+    await delivered(hub)
+    assert member.got == ["1"]
+
+
+async def test_a_room_without_members_keeps_nothing(hub: Hub) -> None:
+    publish(hub, "room", "1")
+    member = joined(hub, "room")
+    await delivered(hub)
+    assert member.got == []
+
+
+# Catching up
+
+
+async def test_who_catches_up_has_all_that_was_published_and_gets_it_once(hub: Hub) -> None:
+    member, other = joined(hub, "red", "blue"), joined(hub, "red")
+    publish(hub, "red", "1")
+    publish(hub, "blue", "2")
+    publish(hub, "red", "3")
+    hub.catch_up(member)
+    assert member.deliveries == [["1", "2", "3"]]
+    assert other.got == []
+    publish(hub, "red", "4")
+    await delivered(hub)
+    assert member.deliveries == [["1", "2", "3"], ["4"]]
+    assert other.deliveries == [["1", "3", "4"]]
+
+
+async def test_who_joins_gets_the_next_message(hub: Hub) -> None:
+    joined(hub, "room")
+    publish(hub, "room", "1")
+    late = joined(hub, "room")
+    publish(hub, "room", "2")
+    await delivered(hub)
+    assert late.got == ["2"]
+
+
+async def test_who_joins_another_room_has_what_was_published_before(hub: Hub) -> None:
+    member = joined(hub, "red")
+    publish(hub, "red", "1")
+    hub.join("blue", member)
+    assert member.got == ["1"]
+
+
+async def test_who_leaves_has_what_was_published_before_and_nothing_after(hub: Hub) -> None:
+    member, other = joined(hub, "room"), joined(hub, "room")
+    publish(hub, "room", "1")
+    hub.leave("room", member)
+    assert member.got == ["1"]
+    publish(hub, "room", "2")
+    await delivered(hub)
+    assert member.got == ["1"]
+    assert other.got == ["1", "2"]
+
+
+async def test_who_leaves_and_comes_back_misses_what_was_between(hub: Hub) -> None:
+    member = joined(hub, "room")
+    joined(hub, "room")
+    publish(hub, "room", "1")
+    hub.leave("room", member)
+    publish(hub, "room", "2")
+    hub.join("room", member)
+    publish(hub, "room", "3")
+    await delivered(hub)
+    assert member.got == ["1", "3"]

@@ -8,8 +8,10 @@ from random import Random
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 from support.waiting import wait_until
 
+from stickygw.bridge import publisher as publishing
 from stickygw.bridge.publisher import Publisher
 from stickygw.observability.counters import Counters
 
@@ -47,8 +49,20 @@ def connection() -> Connection:
 
 
 @pytest.fixture
-async def publisher(connection: Connection) -> AsyncIterator[Publisher]:
-    publisher = Publisher(lambda: connection, counters=Counters(), random=Random(1))  # type: ignore[arg-type, return-value]
+def told() -> list[str]:
+    """What the publisher has told: that it is connected, and the channels on which something was lost."""
+    return []
+
+
+@pytest.fixture
+async def publisher(connection: Connection, told: list[str]) -> AsyncIterator[Publisher]:
+    publisher = Publisher(
+        lambda: connection,  # type: ignore[arg-type, return-value]
+        counters=Counters(),
+        random=Random(1),
+        on_lost=lambda channel: told.append(channel.decode()),
+        on_connected=lambda: told.append("connected"),
+    )
     publisher.start()
     await publisher.connected.wait()
     yield publisher
@@ -97,6 +111,39 @@ async def test_who_waits_for_what_was_sent_is_done_when_it_is_lost(
     async with asyncio.timeout(0.5):
         await sent
     assert publisher.backlog == 0
+
+
+async def test_the_channel_of_each_lost_message_is_told_and_then_that_there_is_a_connection_again(
+    publisher: Publisher, connection: Connection, told: list[str], sent: asyncio.Task[None]
+) -> None:
+    publisher.publish(b"queued", b"x")
+    publisher.publish(b"queued", b"y")
+    connection.answer(ConnectionResetError("the store is gone"))
+    await sent
+    publisher.publish(b"away", b"x")
+    assert told == ["connected", "mine", "queued", "queued", "away"]
+    await wait_until(lambda: publisher.connected.is_set())
+    assert told[5:] == ["connected"]
+
+
+async def test_a_refused_message_is_told_lost_and_only_that(
+    publisher: Publisher, connection: Connection, told: list[str]
+) -> None:
+    for channel in (b"first", b"second", b"third"):
+        publisher.publish(channel, b"x")
+    connection.answer(1, ResponseError("NOPERM"), 1)
+    await publisher.wait_sent()
+    assert told == ["connected", "second"]
+
+
+async def test_what_is_too_much_is_told_lost(
+    publisher: Publisher, connection: Connection, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "MAX_QUEUED_MESSAGES", 1)
+    publisher.publish(b"fits", b"x")
+    publisher.publish(b"too much", b"x")
+    assert told == ["connected", "too much"]
+    connection.answer(1)
 
 
 @pytest.mark.parametrize("turns", range(6))

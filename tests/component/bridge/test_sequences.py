@@ -12,25 +12,48 @@ A, B = b"A" * 8, b"B" * 8
 
 def test_numbers_rise_by_one_in_each_room() -> None:
     numbering = Numbering()
-    assert [numbering.next(room) for room in ("red", "red", "blue", "red")] == [1, 2, 1, 3]
+    assert [numbering.next(channel) for channel in (b"red", b"red", b"blue", b"red")] == [1, 2, 1, 3]
 
 
 def test_a_forgotten_room_never_goes_back() -> None:
     numbering = Numbering(max_rooms=2)
-    assert [numbering.next("a") for _ in range(5)][-1] == 5
-    numbering.next("b")
-    numbering.next("c")  # forgets a
-    assert numbering.next("a") > 5
+    assert [numbering.next(b"a") for _ in range(5)][-1] == 5
+    numbering.next(b"b")
+    numbering.next(b"c")  # forgets a
+    assert numbering.next(b"a") > 5
 
 
-@given(st.lists(st.sampled_from("abcdef"), max_size=200))
-def test_numbers_rise_however_few_rooms_are_remembered(rooms: list[str]) -> None:
+CHANNELS = st.lists(st.sampled_from([b"a", b"b", b"c", b"d", b"e"]), max_size=200)
+
+
+@given(CHANNELS)
+def test_numbers_rise_however_few_rooms_are_remembered(channels: list[bytes]) -> None:
     numbering = Numbering(max_rooms=2)
-    last: dict[str, int] = {}
-    for room in rooms:
-        number = numbering.next(room)
-        assert number > last.get(room, 0)
-        last[room] = number
+    last: dict[bytes, int] = {}
+    for channel in channels:
+        number = numbering.next(channel)
+        assert number > last.get(channel, 0)
+        last[channel] = number
+
+
+def test_the_last_number_is_that_of_the_last_message() -> None:
+    numbering = Numbering()
+    for _ in range(3):
+        numbering.next(b"red")
+    numbering.next(b"blue")
+    assert (numbering.last(b"red"), numbering.last(b"blue")) == (3, 1)
+    assert numbering.next(b"red") == 4  # asking for it changes nothing
+
+
+@given(CHANNELS)
+def test_the_last_number_of_a_forgotten_room_is_none_that_would_be_missed(channels: list[bytes]) -> None:
+    numbering = Numbering(max_rooms=2)
+    last: dict[bytes, int] = {}
+    for channel in channels:
+        last[channel] = numbering.next(channel)
+        for known, number in last.items():
+            assert numbering.last(known) >= number
+        assert numbering.last(channel) == last[channel]
 
 
 def test_the_first_message_of_a_sender_is_taken_as_it_comes() -> None:

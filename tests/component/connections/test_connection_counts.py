@@ -12,6 +12,7 @@ from websockets.server import ServerProtocol
 
 from stickygw.connections.transport import Flusher, SocketTransport
 from stickygw.connections.websocket import WebSocket
+from stickygw.observability.counters import Counters
 from stickygw.wire.prepared import PreparedMessage
 
 
@@ -29,7 +30,13 @@ class Pair:
         server, self.client = socket.socketpair()
         self.transport = SocketTransport(server, loop, Flusher(loop))
         self.websocket = WebSocket(
-            self.transport, ServerProtocol(state=OPEN), Receiver(), loop=loop, max_message=1 << 20, max_outbox=1 << 24
+            self.transport,
+            ServerProtocol(state=OPEN),
+            Receiver(),
+            loop=loop,
+            max_message=1 << 20,
+            max_outbox=1 << 24,
+            counters=Counters(),
         )
         self.websocket.start(b"")
 

@@ -15,11 +15,19 @@ class Peer:
 
     is_reading = True
 
-    def __init__(self, *, quiet: float = 0.0, pinged: float | None = None, blocked: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        quiet: float = 0.0,
+        pinged: float | None = None,
+        blocked: float | None = None,
+        spared: bool = False,
+    ) -> None:
         now = time.monotonic()
         self.heard_at = now - quiet
         self.pinged_at = None if pinged is None else now - pinged
         self.blocked_since = None if blocked is None else now - blocked
+        self.is_spared = spared
         self.told: list[str] = []
 
     def ping(self) -> None:
@@ -59,6 +67,9 @@ async def swept_once(keep_alive: KeepAlive, watched: Peer) -> None:
         ({"quiet": 9.0, "pinged": 4.0}, ["abort"]),
         ({"blocked": 1.0}, []),
         ({"blocked": 3.0}, ["close_slow"]),
+        ({"blocked": 7.0, "spared": True}, []),
+        ({"blocked": 9.0, "spared": True}, ["close_slow"]),
+        ({"blocked": 3.0, "spared": True, "quiet": 9.0, "pinged": 4.0}, ["abort"]),
     ],
 )
 async def test_a_sweep(keep_alive: KeepAlive, peer: dict[str, float], told: list[str]) -> None:

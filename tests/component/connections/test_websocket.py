@@ -16,6 +16,7 @@ from websockets.server import ServerProtocol
 
 from stickygw.connections.transport import Flusher, SocketTransport
 from stickygw.connections.websocket import MAX_FRAGMENTS, MAX_FRAMES_PER_TURN, WebSocket
+from stickygw.observability.counters import Counters
 from stickygw.wire.prepared import PreparedMessage
 
 MAX_MESSAGE = 4096
@@ -61,6 +62,7 @@ class Pair:
             loop=loop,
             max_message=MAX_MESSAGE,
             max_outbox=MAX_OUTBOX,
+            counters=Counters(),
         )
         self.websocket.start(b"")
         self.peer = Protocol(CLIENT, max_size=None)

@@ -21,12 +21,13 @@ from stickygw.primary.status import Facts, StatusReport
 from stickygw.primary.steering import Steering
 from stickygw.supervision import events as to
 from stickygw.wire.control import Request, Result, encode
-from stickygw.wire.status import SessionStorePlace, SlotStatus, Status, WorkerStatus
+from stickygw.wire.status import RoomStorePlace, SessionStorePlace, SlotStatus, Status, WorkerStatus
 from stickygw.wire.tell import SESSIONS_IN_USE, pack
 
 COOKIE = cookie_for(1).partition(": ")[2]
 
 STORE: SessionStorePlace = {"url": "redis://:secret@db", "prefix": "chat", "lifetime": 60}
+ROOM_STORE: RoomStorePlace = {"url": "redis://:secret@db", "prefix": "chat", "secret": "s" * 32}
 
 
 class Commands:
@@ -48,6 +49,7 @@ class Commands:
                 facts, supervisor=supervisor, hand_overs=rig.hand_overs, intake=rig.intake, counters=rig.counters
             ),
             session_store=STORE,
+            room_store=ROOM_STORE,
             stop=lambda: self.stopped,
         )
 
@@ -300,6 +302,12 @@ async def test_commands_learn_where_the_sessions_are_stored(short_dir: Path):
     async with commanded(short_dir, SERVE, slots=1) as commands:
         assert await commands.do("sessions.store") == STORE
         assert "secret" not in repr(Result(dict(STORE)))
+
+
+async def test_commands_learn_what_it_takes_to_publish(short_dir: Path):
+    async with commanded(short_dir, SERVE, slots=1) as commands:
+        assert await commands.do("rooms.store") == ROOM_STORE
+        assert "s" * 32 not in repr(Result(dict(ROOM_STORE)))
 
 
 async def test_every_worker_is_asked_what_it_has_in_use_and_who_is_silent_is_named(short_dir: Path):

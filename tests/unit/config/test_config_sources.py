@@ -159,7 +159,7 @@ def test_a_wrong_entry_of_a_list_is_named_under_the_list(tmp_path: Path) -> None
 def test_a_value_in_place_of_a_section_is_told_what_the_section_has(tmp_path: Path) -> None:
     assert problems(tmp_path, file="redis = 5") == [
         f"redis: the value (hidden) is not allowed (from file {tmp_path}/stickygw.toml); "
-        "allowed: a section [redis] with url, prefix, timeout"
+        "allowed: a section [redis] with url, prefix, sign, timeout"
     ]
 
 

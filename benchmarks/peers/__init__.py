@@ -1,0 +1,1 @@
+"""What people write by hand today, as short as it can be: what ours is compared with."""
