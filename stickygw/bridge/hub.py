@@ -177,14 +177,14 @@ class Hub:
             if batch is not None:
                 try:  # `_deliver`, without its call: this is done for each delivery
                     member.deliver(batch)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - `_failed` logs it
                     self._failed(error)
         return count
 
     def _deliver(self, member: Member, batch: Batch) -> None:
         try:
             member.deliver(batch)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - `_failed` logs it
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
