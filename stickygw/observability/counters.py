@@ -1,8 +1,9 @@
-"""Counts of what happened, by name and label: the numbers behind logs now and metrics later."""
+"""Counts of what happened, by name and label: the numbers behind the logs."""
 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 
 
 class Counters:
@@ -24,6 +25,12 @@ class Counters:
     def total(self, name: str) -> int:
         """How many `name` were counted under all labels."""
         return sum(count for (counted, _), count in self._counts.items() if counted == name)
+
+    def since(self, earlier: Counters, *, at_most: int) -> list[tuple[str, str, int]]:
+        """What was counted more than in `earlier`: names, labels, and how much; the first `at_most` of them."""
+        known = earlier._counts
+        grown = ((*key, count - known[key]) for key, count in self._counts.items() if count != known[key])
+        return list(islice(grown, at_most))
 
     def by_name(self) -> dict[str, int]:
         """All of them: ``name`` or ``name{label}`` → count, in the order of the names."""

@@ -147,6 +147,7 @@ class Gateway:
             on_tell=lambda worker, slot, message: self.tells.received(worker, slot, message),
             on_learn=lambda worker, slot, message: self._learning.received(worker, slot, message),
             on_gone=self._worker_gone,
+            counters=self.counters,
         )
         self._at_end.callback(self.supervisor.kill)
         self.tells = Tells(

@@ -11,6 +11,7 @@ from itertools import count
 from typing import assert_never
 
 from stickygw.errors import ExitCode
+from stickygw.observability.counters import Counters
 from stickygw.primary.hand_over import HandOvers
 from stickygw.primary.vitals import Vitals
 from stickygw.primary.worker_process import Command, WorkerProcess, worker_command
@@ -57,7 +58,7 @@ class Supervisor:
 
     `on_first_ready` and `on_all_ready` are called once each. `on_failed(reason)` is called when a worker ends before
     any was ever ready: the application cannot start. `on_tell` gets what workers say to each other, `on_learn` the ids
-    that they mint, `on_gone` each worker that has ended.
+    that they mint, `on_gone` each worker that has ended. What workers count is added to `counters`.
     """
 
     def __init__(
@@ -72,10 +73,11 @@ class Supervisor:
         on_tell: Callable[[WorkerId, Slot, Tell | Answer], None],
         on_learn: Callable[[WorkerId, Slot, Learn], None],
         on_gone: Callable[[WorkerId], None],
+        counters: Counters,
         command: Command = worker_command,
     ) -> None:
         self.fleet = fleet
-        self.vitals = Vitals()
+        self.vitals = Vitals(counters)
         self._configure = configure
         self._command = command
         self._hand_overs = hand_overs

@@ -1,9 +1,10 @@
-"""What each worker's last heartbeat said, and how fast its messages come and go."""
+"""What each worker's last heartbeat said, how fast its messages come and go, and what all of them have counted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stickygw.observability.counters import Counters
 from stickygw.types import WorkerId
 from stickygw.wire.link import Heartbeat
 
@@ -19,9 +20,10 @@ class Vital:
 
 
 class Vitals:
-    """The last heartbeat of every worker that is not gone."""
+    """The last heartbeat of every worker that is not gone. What workers count is added to `counters`, and stays."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
         self._last: dict[WorkerId, Vital] = {}
 
     def heard(self, worker: WorkerId, beat: Heartbeat, now: float) -> None:
@@ -32,6 +34,8 @@ class Vitals:
             received = (beat.received - last.beat.received) / (now - last.at)
             sent = (beat.sent - last.beat.sent) / (now - last.at)
         self._last[worker] = Vital(beat, now, received, sent)
+        for name, label, count in beat.counted:
+            self._counters.add(name, label, count)
 
     def of(self, worker: WorkerId) -> Vital | None:
         """What the worker's last heartbeat said; None before the first one."""

@@ -149,6 +149,9 @@ class Failed:
 HEARTBEAT_SECONDS = 1.0
 """How often a worker sends a `Heartbeat`."""
 
+MAX_COUNTED = 500
+"""Counts in one of them: they stay far below a link message's bound, and the rest comes with the next."""
+
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
@@ -157,6 +160,7 @@ class Heartbeat:
     `lag`: the longest that the loop was late, in seconds, since the last one. `served`: connections taken so far;
     `queued`: messages that wait for a handler or a slow client now; `received`, `sent`: messages so far. `cpu`: of one
     CPU, 1.0 is all of it. `rss`: bytes of resident memory. `report`: what the application said with `App.report`.
+    `counted`: names, labels and how much was counted since the last one that was sent, at most `MAX_COUNTED` of them.
     """
 
     lag: float
@@ -168,6 +172,7 @@ class Heartbeat:
     cpu: float
     rss: int
     report: dict[str, Any]
+    counted: list[tuple[str, str, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ import time
 
 from stickygw.apps.native.runtime import Runtime
 from stickygw.ipc.link import Link
+from stickygw.observability.counters import Counters
 from stickygw.observability.memory import resident_bytes
-from stickygw.wire.link import HEARTBEAT_SECONDS, Heartbeat
+from stickygw.wire.link import HEARTBEAT_SECONDS, MAX_COUNTED, Heartbeat
 from stickygw.worker.intake import Intake
 from stickygw.worker.loop_watch import LoopWatch
 
@@ -53,6 +54,7 @@ class Heart:
         self._watch = LoopWatch(link.send_from_thread)
         self._pulse = Pulse(self._loop.time(), time.process_time())
         self._due = self._beat_at = 0.0
+        self._told = Counters()
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -64,11 +66,12 @@ class Heart:
         self._watch.start()
 
     def stop(self) -> None:
-        """Beat no more. Idempotent."""
+        """Beat once more, for what was counted last, and then no more. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
             self._watch.stop()
+            self._beat(self._loop.time())
 
     def _wait(self, now: float) -> None:
         self._due = now + TICK_SECONDS
@@ -97,6 +100,9 @@ class Heart:
             cpu=self._pulse.cpu_share(now, cpu),
             rss=resident_bytes(),
             report=self._runtime.tells.report,
+            counted=self._runtime.counters.since(self._told, at_most=MAX_COUNTED),
         )
         if self._link.send(beat):
             self._pulse.begin(now, cpu)
+            for name, label, count in beat.counted:
+                self._told.add(name, label, count)
