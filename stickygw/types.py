@@ -25,5 +25,9 @@ HandOverId = NewType("HandOverId", int)
 ConnectionId = NewType("ConnectionId", str)
 """One WebSocket, for as long as its client keeps it open; 16 lowercase hex digits."""
 
+PREFIX_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
+"""What ``redis.prefix`` matches. Without a colon, so that a channel or key says where its prefix ends: nothing that one
+prefix names can be another's."""
+
 SlowConsumer = Literal["disconnect", "drop_oldest", "drop_newest"]
 """What becomes of a member that does not keep up with its room: it, or messages to it. See the setting of that name."""

@@ -17,6 +17,7 @@ from random import Random
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
+from stickygw.config.redacted import line_of
 from stickygw.observability.counters import Counters
 from stickygw.reconnect import SECOND_LOOK_SECONDS, Backoff, Standing, opened
 
@@ -29,8 +30,14 @@ MAX_QUEUED_BYTES = 64 * 1024 * 1024
 MAX_PIPELINE_MESSAGES = 1_000
 """So many messages share one pipeline and its time limit at most."""
 
+MAX_PIPELINE_BYTES = 1024 * 1024
+"""And so many bytes, but for one message that is longer: a link of 100 Mbit/s takes them in a tenth of the time."""
+
 PIPELINE_SECONDS = 1.0
 """A pipeline that is not answered by then is lost, and so is its connection."""
+
+REFUSED_LOG_SECONDS = 60.0
+"""How often messages that the store refuses are worth a line."""
 
 
 class Loss(StrEnum):
@@ -49,8 +56,8 @@ class Loss(StrEnum):
 class Publisher:
     """Sends messages to channels of a store, in order.
 
-    `on_lost` is called with the channel of each message that is lost, `on_connected` when messages can be sent, for the
-    first time or again. They must neither wait nor raise.
+    `on_lost` is called with the channel of each message that is lost and why, `on_connected` when messages can be sent,
+    for the first time or again. They must neither wait nor raise.
     """
 
     def __init__(
@@ -59,7 +66,7 @@ class Publisher:
         *,
         counters: Counters,
         random: Random,
-        on_lost: Callable[[bytes], None] = lambda channel: None,
+        on_lost: Callable[[bytes, Loss], None] = lambda channel, why: None,
         on_connected: Callable[[], None] = lambda: None,
     ) -> None:
         self._connect = connect
@@ -72,6 +79,7 @@ class Publisher:
         self._pending_bytes = 0
         self._has_work = asyncio.Event()
         self._is_answered = asyncio.Event()
+        self._told_refused_at = -math.inf
         self._published = 0  # into the queue, ever
         self._settled = asyncio.Event()  # set, and replaced, each time that messages are answered or lost
         self._standing = Standing("bridge publisher", self._session, self._backoff)
@@ -146,10 +154,7 @@ class Publisher:
             try:
                 await connection.read_response(timeout=math.inf, disconnect_on_error=False)
             except ResponseError as error:
-                channel, _, is_message = self._unanswered[0]
-                self._lose(Loss.REFUSED, [(channel, is_message)])
-                level = logging.WARNING if is_message else logging.DEBUG  # a number alone is tried again and again
-                log.log(level, "bridge publisher: the store refused a message: %s", error)
+                self._refused(error)
             self._pending_bytes -= self._unanswered.popleft()[1]
             if not self._unanswered:
                 self._is_answered.set()
@@ -170,19 +175,34 @@ class Publisher:
                     await self._is_answered.wait()
 
     def _take_pipeline(self) -> bytes:
-        pipeline = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_PIPELINE_MESSAGES))]
+        pipeline: list[tuple[bytes, bytes, bool]] = []
+        size = 0
+        while self._queue and len(pipeline) < MAX_PIPELINE_MESSAGES:
+            size += len(self._queue[0][1])
+            if pipeline and size > MAX_PIPELINE_BYTES:
+                break
+            pipeline.append(self._queue.popleft())
         if not self._queue:
             self._has_work.clear()
         self._unanswered.extend((channel, len(command), is_message) for channel, command, is_message in pipeline)
         self._is_answered.clear()
         return b"".join([command for _, command, _ in pipeline])
 
+    def _refused(self, error: ResponseError) -> None:
+        channel, _, is_message = self._unanswered[0]
+        self._lose(Loss.REFUSED, [(channel, is_message)])
+        now = asyncio.get_running_loop().time()
+        # Of numbers alone nothing is said: they are tried again and again.
+        if is_message and now - self._told_refused_at >= REFUSED_LOG_SECONDS:
+            self._told_refused_at = now
+            log.warning("bridge publisher: the store refuses messages, they stay on this worker: %s", line_of(error))
+
     def _lose(self, why: Loss, lost: Sequence[tuple[bytes, bool]]) -> None:
         """`lost`: channels, and whether it was a message."""
         if count := sum(is_message for _, is_message in lost):
             self._counters.add("bridge_lost", why, count)
         for channel, _ in lost:
-            self._on_lost(channel)
+            self._on_lost(channel, why)
 
     def _lose_all(self) -> None:
         sent, queued = [one[::2] for one in self._unanswered], [one[::2] for one in self._queue]

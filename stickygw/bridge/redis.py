@@ -9,23 +9,30 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from random import Random
 from time import monotonic
 
 from stickygw.bridge.addresses import channel_of
 from stickygw.bridge.base import OnGap, OnPublication, Publication
-from stickygw.bridge.publisher import Publisher
+from stickygw.bridge.publisher import Loss, Publisher
 from stickygw.bridge.sequences import MAX_NUMBERED_ROOMS, Numbering, Order, Verdict
 from stickygw.bridge.subscriber import Subscriber
 from stickygw.observability.counters import Counters
 from stickygw.reconnect import CONNECT_SECONDS, connections
-from stickygw.wire.envelope import HEAD, ORIGIN_BYTES, Envelope, EnvelopeError, EnvelopeKeys, ForeignEnvelope
+from stickygw.wire.envelope import HEAD, ORIGIN_BYTES, OVERTAKEN, Envelope, EnvelopeError, EnvelopeKeys, ForeignEnvelope
 
 log = logging.getLogger("stickygw.bridge")
 
 HEAD_SECONDS = 1.0
 """So long after a loss the last numbers of the channels that it was on are sent, so that who received nothing since
 learns of it too."""
+
+HEADS_PER_TURN = 500
+"""So many of them are sent at once: some milliseconds of work."""
+
+HEADS_PAUSE_SECONDS = 0.05
+"""The next ones come so long after: a loss on tens of thousands of channels must not fill the queue."""
 
 FOREIGN_LOG_SECONDS = 60.0
 """How often another secret on our channels is worth a line."""
@@ -62,7 +69,8 @@ class RedisBridge:
         self._addresses: dict[bytes, str] = {}
         self._numbering = Numbering()
         self._order = Order()
-        self._owed: dict[bytes, None] = {}  # channels whose last number is to be told, the latest loss last
+        # Channels whose last number is to be told, the latest loss last; whether later messages may overtake that.
+        self._owed: dict[bytes, bool] = {}
         self._telling: asyncio.TimerHandle | None = None
         self._told_foreign_at = -math.inf
         connect = connections(url)
@@ -131,13 +139,16 @@ class RedisBridge:
         )
         self._publisher.publish(channel, self._keys.encode(channel, envelope))
 
-    def _lost(self, channel: bytes) -> None:
-        self._owed.pop(channel, None)
-        self._owed[channel] = None
+    def _lost(self, channel: bytes, why: Loss) -> None:
+        # What was lost with the connection, or without one, is told before anything else is sent on the next.
+        self._owed[channel] = self._owed.pop(channel, False) or why in (Loss.QUEUE_FULL, Loss.REFUSED)
         if len(self._owed) > MAX_NUMBERED_ROOMS:
             del self._owed[next(iter(self._owed))]
+        self._tell_heads_in(HEAD_SECONDS)
+
+    def _tell_heads_in(self, seconds: float) -> None:
         if self._telling is None:
-            self._telling = asyncio.get_running_loop().call_later(HEAD_SECONDS, self._tell_heads)
+            self._telling = asyncio.get_running_loop().call_later(seconds, self._tell_heads)
 
     def _tell_heads(self) -> None:
         """Send the last numbers of channels on which something was lost. Away, that waits for the next connection."""
@@ -146,10 +157,15 @@ class RedisBridge:
             self._telling = None
         if not self._publisher.connected.is_set():
             return
-        owed, self._owed = self._owed, {}
-        for channel in owed:
-            head = Envelope(self.origin, self._numbering.last(channel), HEAD, b"")
+        owed = dict(islice(self._owed.items(), HEADS_PER_TURN))
+        for channel, is_overtaken in owed.items():
+            del self._owed[channel]
+            payload = OVERTAKEN if is_overtaken else b""
+            head = Envelope(self.origin, self._numbering.last(channel), HEAD, payload)
             self._publisher.publish(channel, self._keys.encode(channel, head), is_message=False)
+        if self._owed:
+            self._owed = dict.fromkeys(self._owed, True)
+            self._tell_heads_in(HEADS_PAUSE_SECONDS)
 
     # Receiving
 
@@ -170,7 +186,7 @@ class RedisBridge:
             return  # our own echo: local members have it already
         verdict = self._order.judge(address, envelope.origin, envelope.sequence)
         if envelope.opcode == HEAD:
-            if verdict is not Verdict.OLD:
+            if verdict is not Verdict.OLD or envelope.payload == OVERTAKEN:
                 self._tell_gap([address], "hole")
             return
         if verdict is Verdict.OLD:

@@ -58,7 +58,7 @@ class Room:
     """
 
     __slots__ = ("_base", "_batch", "_batch_end", "_batch_start", "_is_for_all", "_log", "_round", "_round_end",
-                 "members", "name", "policy")  # fmt: skip
+                 "members", "name", "policy", "undelivered_bytes")  # fmt: skip
 
     def __init__(self, name: str, policy: SlowConsumer = "disconnect") -> None:
         self.name = name
@@ -71,6 +71,8 @@ class Room:
         self._batch = Batch((), policy)
         self._batch_start = self._batch_end = 0
         self._is_for_all = True
+        self.undelivered_bytes = 0
+        """The payloads of `undelivered`."""
 
     @property
     def end(self) -> int:
@@ -90,6 +92,7 @@ class Room:
     def add(self, entry: Entry) -> None:
         """Publish it."""
         self._log.append(entry)
+        self.undelivered_bytes += len(entry.message.payload)
 
     def join(self, member: Member) -> None:
         """`member`, who is not in it, gets what is published from now on."""
@@ -103,7 +106,9 @@ class Room:
 
     def end_round(self) -> None:
         """The round has looked at everybody: what was there when it began is needed no more."""
-        del self._log[: self._round_end - self._base]
+        count = self._round_end - self._base
+        self.undelivered_bytes -= sum(len(entry.message.payload) for entry in self._log[:count])
+        del self._log[:count]
         self._base = self._round_end
 
     def take(self, member: Member) -> Batch | None:

@@ -11,6 +11,12 @@ MAX_ORIGINS_PER_ROOM = 256
 """Senders whose last number a receiver keeps for each room; the one longest silent is forgotten first. A
 forgotten sender's next message is taken as it comes, like a new sender's."""
 
+MAX_ORIGINS = 65_536
+"""The same for all rooms together, some 10 MB. When that is reached, a room that hears of another sender keeps
+`FEW_ORIGINS`."""
+
+FEW_ORIGINS = 16
+
 
 class Verdict(Enum):
     """What a message's number says."""
@@ -51,9 +57,11 @@ class Numbering:
 class Order:
     """The last number seen of each sender in each room."""
 
-    def __init__(self, *, max_origins: int = MAX_ORIGINS_PER_ROOM) -> None:
+    def __init__(self, *, max_origins: int = MAX_ORIGINS_PER_ROOM, max_in_all: int = MAX_ORIGINS) -> None:
         self._last: dict[str, dict[bytes, int]] = {}
         self._max_origins = max_origins
+        self._max_in_all = max_in_all
+        self._count = 0
 
     def judge(self, room: str, origin: bytes, sequence: int) -> Verdict:
         """Judge one message and remember its number, unless it is old."""
@@ -63,10 +71,14 @@ class Order:
             origins[origin] = last
             return Verdict.OLD
         origins[origin] = sequence
-        if len(origins) > self._max_origins:
-            del origins[next(iter(origins))]
+        if last is None:
+            self._count += 1
+            most = self._max_origins if self._count <= self._max_in_all else min(FEW_ORIGINS, self._max_origins)
+            while len(origins) > most:
+                del origins[next(iter(origins))]
+                self._count -= 1
         return Verdict.NEXT if last is None or sequence == last + 1 else Verdict.HOLE
 
     def forget(self, room: str) -> None:
         """Forget a room without members."""
-        self._last.pop(room, None)
+        self._count -= len(self._last.pop(room, ()))

@@ -28,7 +28,10 @@ class Subscriptions:
         """Unsubscribe at the next `take_changes`."""
         self._wanted.discard(channel)
         self._owed.discard(channel)
-        self._changed[channel] = None
+        if channel in self._sent:
+            self._changed[channel] = None
+        else:  # it was never asked for, and while the store is away nobody takes changes
+            self._changed.pop(channel, None)
 
     def owe(self, channel: bytes) -> None:
         """Somebody counts on `channel` without a confirmation: a gap is to be told once there is one."""

@@ -73,7 +73,8 @@ def _decoded(text: str) -> bytes:
 def _publish(place: RoomStorePlace, kind: str, name: str, message: str | bytes) -> None:
     from stickygw.publisher import Publisher  # redis-py takes longer to import than the command line to answer --help
 
-    publisher = Publisher(place["url"], secret=place["secret"], prefix=place["prefix"], timeout=STORE_SECONDS)
+    secret = None if place["secret"] is None else place["secret"].encode()  # bytes: it is one, commas and all
+    publisher = Publisher(place["url"], secret=secret, prefix=place["prefix"], timeout=STORE_SECONDS)
     send = {"room": publisher.publish, "user": publisher.send_to_user, "session": publisher.send_to_session}[kind]
     with publisher:
         try:

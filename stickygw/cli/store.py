@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from queue import Empty, SimpleQueue
 
-from stickygw.config.redacted import redacted
+from stickygw.config.redacted import line_of, redacted
 from stickygw.errors import StoreError
 
 ANSWER_SECONDS = 3.0
@@ -42,5 +42,5 @@ def _failure(url: str) -> str | None:
         ) as client:
             client.ping()
     except (RedisError, OSError, ValueError, TypeError) as error:  # TypeError: ?unknown=option in the URL
-        return redacted(" ".join(str(error).split())) or type(error).__name__
+        return line_of(error)
     return None

@@ -1,4 +1,4 @@
-"""URLs for eyes: without their password."""
+"""URLs, and what errors say, for eyes: without a password."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def redacted(url: str) -> str:
     user_info, at, place = _PASSWORD_FIELD.sub(rf"\1{HIDDEN}", rest).rpartition("@")
     user, colon, _ = user_info.partition(":")
     return scheme + (user + colon if colon else "") + (HIDDEN + at if at else "") + place
+
+
+def line_of(error: BaseException | str) -> str:
+    """What `error` says, in one line and `redacted`; the name of its type if it says nothing."""
+    return redacted(" ".join(str(error).split())) or type(error).__name__

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from stickygw.types import MAX_SLOTS, SlowConsumer
+from stickygw.types import MAX_SLOTS, PREFIX_PATTERN, SlowConsumer
 
 
 def _listed(value: Any) -> Any:
@@ -54,7 +54,7 @@ class RedisSettings(_Section):
     )
     prefix: str = Field(
         default="stickygw",
-        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        pattern=PREFIX_PATTERN,
         description=(
             "The first part of every key and channel; gateways that share a Redis and a prefix share "
             "rooms and sessions."
@@ -360,8 +360,8 @@ class Settings(_Section):
             "What a client that lets more than outbox_bytes wait means for what is published in its rooms; disconnect: "
             "it is closed with 1013; drop_oldest, drop_newest: such messages to it are dropped, which is counted, and "
             "it is not closed for outbox_seconds, only when it answers no ping, or takes nothing for ping_interval and "
-            "ping_timeout together. App.configure_rooms says it for single rooms. What the application sends to one "
-            "client is never dropped."
+            "ping_timeout together. App.configure_rooms says it for single rooms. What it sends to a user "
+            "counts as published in a room; what it sends to one connection or session is never dropped."
         ),
     )
     outbox_seconds: Seconds = Field(

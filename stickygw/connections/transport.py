@@ -244,7 +244,7 @@ class SocketTransport:
 
     def write_now(self, data: bytes) -> None:
         """`write`, and where nothing waits before it, at once: the loop need not turn once more for it."""
-        if self._outbox or self._is_closing or self.is_closed:
+        if self.outbox_bytes or self._is_closing or self.is_closed:
             self.write(data)
             return
         try:

@@ -18,7 +18,8 @@ from websockets.frames import CTRL_OPCODES, Frame, Opcode
 from websockets.protocol import OPEN, Protocol
 from websockets.speedups import apply_mask
 
-from stickygw.connections.backlog import Backlog, cost_of
+from stickygw.connections.fragments import MAX_FRAGMENTS, Fragments
+from stickygw.connections.held_back import HeldBack
 from stickygw.connections.transport import HIGH_WATER_BYTES, SocketTransport
 from stickygw.observability.counters import Counters
 from stickygw.types import SlowConsumer
@@ -30,9 +31,6 @@ CLOSE_SECONDS = 4.5
 
 SLOW_CLOSE_SECONDS = 1.0
 """The same for a client that does not read, whom the close frame may never reach."""
-
-MAX_FRAGMENTS = 4096
-"""Fragments of one message; tiny ones cost memory (CVE-2026-48779). The `websockets` library has the same bound."""
 
 MAX_FRAMES_PER_TURN = 256
 """Frames that are read before other connections have their turn: 64 KiB of the smallest would be 50 ms."""
@@ -58,23 +56,21 @@ class WebSocket:
     """An open WebSocket; `transport` and `protocol` are its own from here on.
 
     `max_message` bounds incoming messages in bytes (1009). A client that lets more than `max_outbox` bytes wait for it
-    is closed with 1013, unless what waits is of rooms that drop it: that waits in a `Backlog`, within the same bound,
+    is closed with 1013, unless what waits is of rooms that drop it: that is `HeldBack`, within the same bound,
     while the socket is blocked. `received_messages` were delivered to the receiver, `sent_messages` accepted for the
     client and not dropped; both stay when the connection is over.
     """
 
     __slots__ = (
-        "_backlog",
         "_close_at",
         "_close_timer",
         "_counters",
         "_data",
         "_fragments",
-        "_fragments_bytes",
+        "_held",
         "_is_blocked",
         "_is_decoding",
         "_is_done",
-        "_is_text",
         "_is_yielding",
         "_loop",
         "_max_message",
@@ -86,6 +82,7 @@ class WebSocket:
         "_transport",
         "heard_at",
         "is_compressed",
+        "is_open",
         "is_paused",
         "is_spared",
         "pinged_at",
@@ -111,14 +108,14 @@ class WebSocket:
         self._max_message = max_message
         self._max_outbox = max_outbox
         self._counters = counters
-        self._backlog: Backlog | None = None  # None: nothing is held back; else the transport is blocked
+        self._held: HeldBack | None = None  # None: nothing is held back; else the transport is blocked
         self.is_compressed = bool(protocol.extensions)
+        self.is_open = protocol.state is OPEN
+        """Whether a message can be sent: the closing handshake has not begun."""
         self._data = b""  # received, not decoded yet: the receiver has had enough
         self._partial = bytearray()  # the frame that is still coming
         self._needed = 0  # bytes of it, as far as known
-        self._fragments: list[bytes] | None = None
-        self._fragments_bytes = 0
-        self._is_text = False
+        self._fragments: Fragments | None = None
         self.is_paused = False
         self._is_blocked = False
         self._is_decoding = False
@@ -142,11 +139,6 @@ class WebSocket:
             self.data_received(data)
 
     @property
-    def is_open(self) -> bool:
-        """Whether a message can be sent."""
-        return self._protocol.state is OPEN and not self._transport.is_closed
-
-    @property
     def blocked_since(self) -> float | None:
         """Since when (monotonic seconds) the client has not taken what waits for it; None when nothing waits."""
         return self._transport.blocked_since
@@ -154,12 +146,12 @@ class WebSocket:
     @property
     def unsent_bytes(self) -> int:
         """Bytes that wait to be written, about."""
-        return self._transport.outbox_bytes + (0 if self._backlog is None else self._backlog.cost)
+        return self._transport.outbox_bytes + (0 if self._held is None else self._held.cost)
 
     @property
     def unsent_writes(self) -> int:
         """Writes that wait, each a frame or more."""
-        return self._transport.outbox_writes + (0 if self._backlog is None else len(self._backlog))
+        return self._transport.outbox_writes + (0 if self._held is None else len(self._held))
 
     @property
     def is_reading(self) -> bool:
@@ -170,8 +162,8 @@ class WebSocket:
 
     def send(self, message: PreparedMessage) -> None:
         """Queue a message. Nothing happens once the closing handshake has begun."""
-        if self._protocol.state is OPEN:
-            if self._backlog is not None:
+        if self.is_open:
+            if self._held is not None:
                 self._hold((message,), "disconnect")
                 return
             self.sent_messages += 1
@@ -185,8 +177,8 @@ class WebSocket:
 
         Nothing happens once the closing handshake has begun.
         """
-        if self._protocol.state is OPEN:
-            if batch.policy != "disconnect" or self._backlog is not None:
+        if self.is_open:
+            if batch.policy != "disconnect" or self._held is not None:
                 self._deliver_patiently(batch)
                 return
             transport, count = self._transport, len(batch.messages)
@@ -206,7 +198,7 @@ class WebSocket:
 
     def ping(self) -> None:
         """Ask for a sign of life."""
-        if self._protocol.state is OPEN:
+        if self.is_open:
             self.pinged_at = monotonic()
             self._protocol.send_ping(b"")
             self._write_protocol()
@@ -214,18 +206,18 @@ class WebSocket:
     def close(self, code: int, reason: str = "", *, within: float = CLOSE_SECONDS) -> None:
         """Begin the closing handshake; the connection ends `within` seconds. Idempotent."""
         try:
-            self._protocol.send_close(code, reason)  # `_write_protocol` puts it behind what is held back
+            self._protocol.send_close(code, reason)
         except InvalidState:
             pass  # closing already
         else:
-            self._write_protocol()
+            self._write_protocol()  # which puts it behind what is held back
         self._end_within(within)
 
     def close_slow(self) -> None:
         """Close with 1013, and count it: the client does not read."""
-        if self._protocol.state is OPEN:
+        if self.is_open:
             self._counters.add("connections_closed", "slow_consumer")
-        self._backlog = None
+        self._held = None
         self.close(1013, "slow consumer", within=SLOW_CLOSE_SECONDS)
 
     def abort(self) -> None:
@@ -238,7 +230,7 @@ class WebSocket:
         `is_alone`: one message waits, and nothing before it. However long it is, it only has to be read in time.
         """
         self._transport.flush()
-        if self._transport.outbox_cost > self._max_outbox and not is_alone and self._protocol.state is OPEN:
+        if self._transport.outbox_cost > self._max_outbox and not is_alone and self.is_open:
             self.close_slow()
         elif self._transport.blocked_since is not None and not self._is_done:
             # In the closing handshake too: pings are still answered then, and it ends by its own deadline.
@@ -267,58 +259,26 @@ class WebSocket:
 
     def _hold(self, messages: Sequence[PreparedMessage], policy: SlowConsumer) -> None:
         """Hold messages back, and drop what is too much; if that is not enough for what must be kept, close."""
-        for message in messages:
-            frame = message.compressed if self.is_compressed else message.plain
-            excess = self._excess_with(frame)
-            if excess > 0 and self._transport.blocked_since is None:
-                self._release()
-                excess = self._excess_with(frame)
-            if self._protocol.state is not OPEN:
-                return  # its end was noticed in writing
-            if excess > 0 and policy == "drop_newest":
-                self._counters.add("messages_dropped", "newest")
-                continue
-            if self._backlog is None:
-                self._backlog = Backlog()
-            self._backlog.add(frame, is_droppable=policy != "disconnect")
-            if excess > 0:
-                dropped = self._backlog.drop_oldest(excess)
-                self._counters.add("messages_dropped", "oldest", dropped)
-        self._look_at_kept()
-
-    def _excess_with(self, frame: bytes) -> int:
-        held = 0 if self._backlog is None else self._backlog.cost
-        return self._transport.outbox_cost + held + cost_of(frame) - self._max_outbox
-
-    def _look_at_kept(self) -> None:
-        """What must be kept is bounded as the outbox is: see `_check_outbox`."""
-        backlog = self._backlog
-        if backlog is None:
-            return
-        if not backlog:
-            self._backlog = None
-        elif backlog.kept_cost and self._transport.outbox_cost + backlog.kept_cost > self._max_outbox:
+        if self._held is None:
+            self._held = HeldBack(self._transport, self._counters, max_bytes=self._max_outbox)
+        held = self._held
+        self.sent_messages += held.add(
+            (message.compressed if self.is_compressed else message.plain for message in messages), policy
+        )
+        if not held:
+            self._held = None
+        elif held.is_too_much:  # what must be kept is bounded as the outbox is: see `_check_outbox`
             self.close_slow()
-        elif backlog.kept_cost > HIGH_WATER_BYTES:
+        elif held.is_high:
             self._is_blocked = True
             self._transport.pause_reading()
 
     def _release(self) -> None:
-        """Write what is held back while the kernel takes it: in pieces, for what is written is not dropped any more."""
-        transport = self._transport
-        if transport.outbox_bytes:
-            transport.flush()
-        while self._backlog is not None and transport.blocked_since is None:
-            self._write_held(HIGH_WATER_BYTES)
-
-    def _write_held(self, size: int | None) -> None:
-        """Write the first `size` bytes of what is held back, rounded up to whole messages; None: all of it."""
-        assert self._backlog is not None
-        frames = self._backlog.take(size)
-        if not self._backlog:
-            self._backlog = None
-        self.sent_messages += len(frames)
-        self._transport.write_now(b"".join(frames))
+        """Write what is held back while the kernel takes it."""
+        if self._held is not None:
+            self.sent_messages += self._held.release()
+        if not self._held:
+            self._held = None
 
     # Receiving
 
@@ -378,7 +338,8 @@ class WebSocket:
             budget -= 1
             stop = self._deliver_direct(data, position, end)
             if not stop:
-                size = frame_size(data, position, self._max_message - self._fragments_bytes)
+                assembled = 0 if self._fragments is None else self._fragments.size
+                size = frame_size(data, position, self._max_message - assembled)
                 stop = position + size
                 if size == HEADER_INVALID:
                     stop = end
@@ -414,13 +375,14 @@ class WebSocket:
         return stop
 
     def _message(self, message: str | bytes) -> None:
-        if self._protocol.state is OPEN:  # after our close frame, what still comes is nobody's
+        if self.is_open:  # after our close frame, what still comes is nobody's
             self.received_messages += 1
             self._receiver.message_received(message)
 
     def _feed(self, data: bytes) -> None:
         """Let the library read whole frames, or whatever it will refuse."""
         self._protocol.receive_data(data)
+        self.is_open = self._protocol.state is OPEN
         for event in self._protocol.events_received():
             if isinstance(event, Frame) and event.opcode not in CTRL_OPCODES:
                 self._assemble(event)
@@ -428,22 +390,22 @@ class WebSocket:
 
     def _assemble(self, frame: Frame) -> None:
         """Put fragments together (RFC 6455 §5.4); the library has checked their order and size."""
-        data = bytes(frame.data)
-        if frame.opcode is not Opcode.CONT:
-            self._is_text = frame.opcode is Opcode.TEXT
-            self._fragments = []
-        assert self._fragments is not None
-        self._fragments.append(data)
-        self._fragments_bytes += len(data)
+        data, fragments = bytes(frame.data), self._fragments
+        if fragments is None:
+            is_text = frame.opcode is Opcode.TEXT
+            if frame.fin:
+                self._assembled(data, is_text=is_text)
+                return
+            fragments = self._fragments = Fragments(is_text=is_text)
+        fragments.add(data)
         if frame.fin:
-            payload = b"".join(self._fragments)
-            self._fragments, self._fragments_bytes = None, 0
-            self._assembled(payload)
-        elif len(self._fragments) >= MAX_FRAGMENTS:
+            self._fragments = None
+            self._assembled(fragments.joined(), is_text=fragments.is_text)
+        elif fragments.are_too_many:
             self._fail(1009, f"more than {MAX_FRAGMENTS} fragments")
 
-    def _assembled(self, payload: bytes) -> None:
-        if not self._is_text:
+    def _assembled(self, payload: bytes, *, is_text: bool) -> None:
+        if not is_text:
             self._message(payload)
             return
         try:
@@ -462,8 +424,10 @@ class WebSocket:
 
         A ping or pong overtakes what is held back, or it would wait behind a megabyte; a close frame does not.
         """
-        if self._backlog is not None and self._protocol.state is not OPEN:
-            self._write_held(None)
+        self.is_open = self._protocol.state is OPEN
+        if self._held is not None and not self.is_open:
+            held, self._held = self._held, None
+            self.sent_messages += held.write_all()
         for data in self._protocol.data_to_send():
             if data:
                 self._transport.write(data)
@@ -489,11 +453,10 @@ class WebSocket:
     # What the transport tells
 
     def write_resumed(self) -> None:
-        if self._backlog is not None:
-            self._release()
-        if self._backlog is None:
+        self._release()
+        if self._held is None:
             self.is_spared = False
-        elif self._backlog.kept_cost > HIGH_WATER_BYTES:
+        elif self._held.is_high:
             return
         if self._is_blocked:
             self._is_blocked = False
@@ -507,9 +470,10 @@ class WebSocket:
         if self._close_timer is not None:
             self._close_timer.cancel()
         self._data = b""
-        self._backlog = None
+        self._held = None
         self._partial.clear()
         self._protocol.receive_eof()
+        self.is_open = False
         close = self._protocol.close_rcvd or self._protocol.close_sent
         if close is None:
             self._receiver.connection_ended(ABNORMAL_CLOSURE, "")

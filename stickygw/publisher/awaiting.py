@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from stickygw.apps.native.codec import CodecName
 from stickygw.publisher.letters import Letters, Parts
-from stickygw.publisher.sender import Command, Sender, check_answers, connection_options, unanswered, unreachable
+from stickygw.publisher.sender import Sender, check_answers, connection_options, unanswered, unreachable
 
 
 class AsyncPublisher:
@@ -87,15 +87,16 @@ class AsyncPublisher:
                 except (RedisError, OSError) as error:
                     raise unreachable(error) from error
                 is_uncertain = True
-                refused = await self._exchange(connection, self._sender.commands(parts))
+                refused = await self._exchange(connection, parts)
         except TimeoutError as error:
             why = f"not done within {self._timeout:g} s"
             raise (unanswered(why) if is_uncertain else unreachable(why)) from error
         check_answers(refused, len(parts))
 
-    async def _exchange(self, connection: AbstractConnection, commands: Sequence[Command]) -> list[ResponseError]:
+    async def _exchange(self, connection: AbstractConnection, parts: Parts) -> list[ResponseError]:
         refused = []
         try:
+            commands = self._sender.commands(parts)  # not before: a number that nothing goes out with is a gap
             await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             for _ in commands:
                 try:

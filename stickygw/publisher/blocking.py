@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from types import TracebackType
 from typing import Any
 
@@ -13,23 +13,25 @@ from redis.retry import Retry
 
 from stickygw.apps.native.codec import CodecName
 from stickygw.publisher.letters import Letters, Parts
-from stickygw.publisher.sender import Command, Sender, check_answers, connection_options, unanswered, unreachable
+from stickygw.publisher.sender import Sender, check_answers, connection_options, unanswered, unreachable
 
 
 class Publisher:
     """Publishes to the gateways that share the store at `redis_url`, their ``redis.prefix`` and their secret.
 
-    `secret` is the newest of the gateways' ``secret``; None: nothing is signed, which only gateways with ``redis.sign =
-    false`` take. `codec` is that of the gateways' `App`: None takes str and bytes, "json" and "msgpack" what they can
-    write. `timeout`: seconds that a call waits for its turn, for a connection, and for each answer of the store.
+    `secret` is the gateways' ``secret``, of which the first signs: a `str` is read as ``STICKYGW_SECRET`` is, `bytes`
+    are one secret. None: nothing is signed, which only gateways with ``redis.sign = false`` take. `codec` is that of
+    the gateways' `App`: None takes str and bytes, "json" and "msgpack" what they can write. `timeout`: seconds that a
+    call waits for its turn, for a connection, and for each answer of the store.
 
     Threads may share one: their calls go out one after the other, so that the members of a room get them in that order.
     A process that is forked off goes on with numbers and a connection of its own. It connects when it is first used,
     and anew after an error.
 
-    Every method that sends raises `PublishError` if the store does not take it, `RoomNameError` for what no room or
-    user can be called, and `ValueError` or `TypeError` for what the codec cannot write; the last three before anything
-    is sent. Raises `ValueError` for a URL that is none, or another codec.
+    Every method that sends raises `PublishError` if the store does not take it, or not in every room; `RoomNameError`
+    for what no room or user can be called, `ValueError` for what is no id, and `ValueError` or `TypeError` for what the
+    codec cannot write; these before anything is sent. Raises `ValueError` for a URL that is none, a secret of under 32
+    bytes, a prefix that no gateway can have, or another codec.
     """
 
     def __init__(
@@ -98,14 +100,15 @@ class Publisher:
                 connection = self._pool.get_connection()
             except (RedisError, OSError) as error:
                 raise unreachable(error) from error
-            refused = self._exchange(connection, self._sender.commands(parts))
+            refused = self._exchange(connection, parts)
         finally:
             lock.release()
         check_answers(refused, len(parts))
 
-    def _exchange(self, connection: Any, commands: Sequence[Command]) -> list[ResponseError]:
+    def _exchange(self, connection: Any, parts: Parts) -> list[ResponseError]:
         refused = []
         try:
+            commands = self._sender.commands(parts)  # not before: a number that nothing goes out with is a gap
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             for _ in commands:
                 try:

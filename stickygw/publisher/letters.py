@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import secrets
-import struct
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from stickygw.apps.native.codec import CodecName, codec_named
 from stickygw.bridge.addresses import DIRECT, check_room, user_address
 from stickygw.bridge.base import Publication
-from stickygw.wire.closing import check_close
-from stickygw.wire.envelope import CLOSE, GROUP_BYTES, MAX_ENVELOPE_BYTES, MAX_TO_BYTES
+from stickygw.wire.addressee import addressee
+from stickygw.wire.closing import close_payload
+from stickygw.wire.envelope import CLOSE, GROUP_BYTES, MAX_ENVELOPE_BYTES
 
 MAX_MESSAGE_BYTES = MAX_ENVELOPE_BYTES - 1024
 """What a worker reads of one envelope, less room for the rest of it."""
@@ -36,16 +36,15 @@ class Letters:
         return [(user_address(user), self._publication(message))]
 
     def to_session(self, session: str, message: Any) -> Parts:
-        return [(DIRECT, self._publication(message, to=_named("session", session)))]
+        return [(DIRECT, self._publication(message, to=addressee("session", session)))]
 
     def closing(self, session: str | None, user: str | None, connection: str | None, code: int, reason: str) -> Parts:
         if [session, user, connection].count(None) != 2:
             raise ValueError("disconnect takes one of session=, user= and connection=")
-        check_close(code, reason)
-        payload = struct.pack("!H", code) + reason.encode()
+        payload = close_payload(code, reason)
         if user is not None:
             return [(user_address(user), Publication(CLOSE, payload))]
-        to = _named("connection", connection) if session is None else _named("session", session)
+        to = addressee("session", session) if session is not None else addressee("connection", connection or "")
         return [(DIRECT, Publication(CLOSE, payload, to))]
 
     def _publication(self, message: Any, *, to: str = "", group: bytes = b"") -> Publication:
@@ -53,10 +52,3 @@ class Letters:
         if len(encoded.payload) > MAX_MESSAGE_BYTES:
             raise ValueError(f"a message has at most {MAX_MESSAGE_BYTES} bytes, not {len(encoded.payload)}")
         return Publication(encoded.opcode, encoded.payload, to, group)
-
-
-def _named(kind: str, id: Any) -> str:
-    to = f"{kind}:{id}"
-    if not isinstance(id, str) or len(to.encode()) > MAX_TO_BYTES:
-        raise ValueError(f"a {kind}'s id is a short text, not {id!r:.60}")
-    return to

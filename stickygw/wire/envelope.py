@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import msgpack
 
+from stickygw.wire.closing import read_close
 from stickygw.wire.prepared import BINARY, TEXT
 
 VERSION = 2
@@ -33,6 +34,10 @@ MAX_TO_BYTES = 256
 
 HEAD = 0x0
 """An envelope with nothing but its sender's last number on the channel, so that a loss at the end is noticed."""
+
+OVERTAKEN = b"\x01"
+"""The payload of a `HEAD` that others may have overtaken since the loss: who heard those first knows the number
+already, and is to be told all the same."""
 
 CLOSE = 0x8
 """An order to close; its payload is a close frame's (RFC 6455 §5.5.1): the code in two bytes, then the reason."""
@@ -123,8 +128,16 @@ def _is_sound(envelope: Envelope) -> bool:
         and type(envelope.group) is bytes
         and len(envelope.group) in (0, GROUP_BYTES)
         and (envelope.opcode != TEXT or _is_text(envelope.payload))
-        and (envelope.opcode != CLOSE or len(envelope.payload) >= 2)
+        and (envelope.opcode != CLOSE or _is_close(envelope.payload))
     )
+
+
+def _is_close(payload: bytes) -> bool:
+    try:
+        read_close(payload)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_text(payload: bytes) -> bool:

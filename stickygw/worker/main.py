@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,30 +88,30 @@ class Worker:
         )
         self._loop.add_signal_handler(signal.SIGTERM, self._ask_to_end, self._stop, Stop(settings.stop_timeout, 0.0))
         self._loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C is the primary's
-        async with Stores(settings, self._counters) as stores:
-            starting = asyncio.ensure_future(self._start(configure, settings, stores))
-            await _first_of(starting, self._drain, self._stop, orphaned)
-            if not starting.done():  # nobody waits for an application that has not started
-                starting.cancel()
-                await asyncio.wait([starting])  # an application that will not be cancelled is killed by the primary
-                return ExitCode.OK
-            try:
-                runtime = starting.result()
-            except Exception as error:  # noqa: BLE001 - whatever the application raises at its start
-                return self._fail(error)
-            self._intake = Intake(self._link, runtime)
-            heart = Heart(self._link, runtime, self._intake)
-            self._say_ready()
-            heart.start()
-            log.debug("ready: slot %d, generation %d, pid %d", configure.slot, configure.generation, os.getpid())
-            try:
+        # The last heartbeat comes behind the stores' end: what is lost there is counted in it.
+        with ExitStack() as at_end:
+            async with Stores(settings, self._counters) as stores:
+                starting = asyncio.ensure_future(self._start(configure, settings, stores))
+                await _first_of(starting, self._drain, self._stop, orphaned)
+                if not starting.done():  # nobody waits for an application that has not started
+                    starting.cancel()
+                    await asyncio.wait([starting])  # an application that will not be cancelled is killed by the primary
+                    return ExitCode.OK
+                try:
+                    runtime = starting.result()
+                except Exception as error:  # noqa: BLE001 - whatever the application raises at its start
+                    return self._fail(error)
+                self._intake = Intake(self._link, runtime)
+                heart = Heart(self._link, runtime, self._intake)
+                self._say_ready()
+                at_end.callback(heart.stop)
+                heart.start()
+                log.debug("ready: slot %d, generation %d, pid %d", configure.slot, configure.generation, os.getpid())
                 await _first_of(self._drain, self._stop, orphaned)
                 if not self._drain.done() and not self._stop.done():
                     await self._serve_orphaned(runtime, settings.worker_orphan_timeout)
                 orphaned.cancel()
                 return await self._end(runtime)
-            finally:
-                heart.stop()
 
     async def _start(self, configure: Configure, settings: Settings, stores: Stores) -> Runtime:
         try:

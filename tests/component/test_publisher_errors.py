@@ -13,7 +13,7 @@ from support.valkey import ValkeyServer
 from support.waiting import wait_until
 
 from stickygw.errors import PublishError, RoomNameError, StickygwError
-from stickygw.publisher import Publisher
+from stickygw.publisher import AsyncPublisher, Publisher
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -79,8 +79,12 @@ async def test_what_an_acl_forbids_is_an_error_and_the_next_call_goes_on(kind: A
     publisher = kind(own_valkey.url + "?username=poster&password=sesame", secret=SECRET, prefix="p")
     with pytest.raises(PublishError, match="refused 1 of 2") as caught:
         await publisher.publish(["open", "closed"], "x")
-    assert not caught.value.is_uncertain
+    assert caught.value.is_uncertain  # who publishes it again doubles it in one of them
     assert "sesame" not in str(caught.value)
+    for rooms, refused in (("closed", "refused it"), (["closed", "locked"], "refused 2 of 2")):
+        with pytest.raises(PublishError, match=refused) as caught:
+            await publisher.publish(rooms, "x")
+        assert not caught.value.is_uncertain
     await publisher.publish("open", "y")
     await publisher.close()
 
@@ -94,6 +98,12 @@ async def test_what_an_acl_forbids_is_an_error_and_the_next_call_goes_on(kind: A
         ("send_to_user", ("u" * 201, "x"), {}, RoomNameError),
         ("send_to_session", ("s" * 300, "x"), {}, ValueError),
         ("send_to_session", ("\ud800", "x"), {}, ValueError),
+        ("send_to_session", ("", "x"), {}, ValueError),
+        ("send_to_session", (None, "x"), {}, ValueError),
+        ("disconnect", (), {"session": ""}, ValueError),
+        ("disconnect", (), {"connection": ""}, ValueError),
+        ("disconnect", (), {"connection": "c" * 300}, ValueError),
+        ("disconnect", (), {"user": ""}, RoomNameError),
         ("publish", ("room", {"not": "text"}), {}, TypeError),
         ("disconnect", (), {}, ValueError),
         ("disconnect", (), {"user": "ada", "session": "5e55"}, ValueError),
@@ -114,6 +124,35 @@ async def test_what_nobody_can_send_is_refused_without_a_store(
 def test_another_codec_is_no_codec(kind: Any) -> None:
     with pytest.raises(ValueError, match="codec is None"):
         kind("redis://127.0.0.1:1/0", codec="xml")
+
+
+@kinds
+@pytest.mark.parametrize("secret", ["", b"", ",", "[]", "under 32 bytes", b"u" * 31, "short, " + SECRET, " " * 40])
+def test_a_secret_that_no_gateway_takes_is_none(kind: Any, secret: str | bytes) -> None:
+    with pytest.raises(ValueError, match="at least 32 bytes") as caught:
+        kind("redis://127.0.0.1:1/0", secret=secret)
+    assert "under" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [Publisher, AsyncPublisher])
+async def test_a_connection_goes_back_whatever_happens(kind: Any, own_valkey: ValkeyServer) -> None:
+    publisher = kind(own_valkey.url, secret=SECRET)
+
+    async def publish() -> None:
+        published = publisher.publish("room", "x")
+        if published is not None:
+            await published
+
+    commands, publisher._sender.commands = publisher._sender.commands, lambda parts: 1 / 0
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            await publish()
+    assert not publisher._pool._in_use_connections
+    publisher._sender.commands = commands
+    await publish()
+    closed = publisher.close()
+    if closed is not None:
+        await closed
 
 
 async def test_of_two_threads_at_a_store_that_hangs_one_may_have_sent_something(own_valkey: ValkeyServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ from support.waiting import wait_until
 
 from stickygw.bridge.addresses import DIRECT, user_address
 from stickygw.bridge.base import Publication
+from stickygw.config.settings import Settings
 from stickygw.publisher import Publisher
 from stickygw.wire.envelope import CLOSE
 from stickygw.wire.prepared import BINARY, TEXT
@@ -141,11 +143,38 @@ async def test_used_as_a_context_it_is_closed_and_can_be_used_again(
 async def test_what_another_secret_or_none_has_signed_is_dropped_and_counted(
     new_publisher: NewPublisher, worker: Listener
 ) -> None:
-    await new_publisher(secret="another secret, as long as the first").publish("a", "forged")
+    await new_publisher(secret="another secret that is as long as the first").publish("a", "forged")
     await new_publisher(secret=None).publish("a", "unsigned")
     await new_publisher(secret=SECRET.encode()).publish("a", "signed")
     await wait_until(lambda: worker.payloads == [b"signed"])
     assert worker.counters.total("bridge_foreign") == 2
+
+
+@pytest.mark.parametrize(
+    "written", [f"{SECRET},{'o' * 40}", f"  {SECRET} , {'o' * 40}", f",{SECRET}", json.dumps([SECRET, "o" * 40])]
+)
+async def test_of_several_secrets_it_signs_with_the_one_that_gateways_sign_with(
+    new_publisher: NewPublisher, valkey: ValkeyServer, prefix: str, written: str
+) -> None:
+    worker = Listener(
+        valkey.url,
+        prefix,
+        *(each.get_secret_value() for each in Settings.model_validate({"secret": written}).secret[:1]),
+    )
+    await worker.hear("a")
+    await new_publisher(secret=written).publish("a", "signed")
+    await wait_until(lambda: worker.payloads == [b"signed"])
+    await worker.bridge.stop()
+
+
+async def test_bytes_are_one_secret_commas_and_all(
+    new_publisher: NewPublisher, valkey: ValkeyServer, prefix: str
+) -> None:
+    worker = Listener(valkey.url, prefix, f"{SECRET},more")
+    await worker.hear("a")
+    await new_publisher(secret=f"{SECRET},more".encode()).publish("a", "signed")
+    await wait_until(lambda: worker.payloads == [b"signed"])
+    await worker.bridge.stop()
 
 
 async def test_a_gateway_that_signs_nothing_takes_all(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.client import DEADLINE, Client
-from support.gateway import Gateway
+from support.gateway import IN_TURNS, Gateway
 from support.valkey import ValkeyServer
 
 APP = f"{Path(__file__).parent / 'apps' / 'audience.py'}:app"
@@ -19,7 +19,7 @@ SECRET = {"STICKYGW_SECRET": "s" * 40}
 
 
 def options(valkey: ValkeyServer, prefix: str) -> list[str]:
-    return ["--redis", valkey.url, "--first-visit", "round_robin", "--set", f"redis.prefix={prefix}"]
+    return ["--redis", valkey.url, *IN_TURNS, "--set", f"redis.prefix={prefix}"]
 
 
 class Crowd:

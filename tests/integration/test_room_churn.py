@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 from support.client import Client, gather_bounded
-from support.gateway import Gateway
+from support.gateway import IN_TURNS, Gateway
 from support.observed import memory_mib
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
@@ -23,7 +23,7 @@ ROOMS, CLIENTS, SECONDS = 10_000, 1_000, 20.0
 
 @pytest.mark.long
 async def test_10_000_rooms_joined_and_left_at_random_leave_nothing_behind(valkey: ValkeyServer, prefix: str) -> None:
-    options = ["--redis", valkey.url, "--first-visit", "round_robin", "--set", f"redis.prefix={prefix}"]
+    options = ["--redis", valkey.url, *IN_TURNS, "--set", f"redis.prefix={prefix}"]
     with Gateway(APP, *options, workers=2, environment={"STICKYGW_SECRET": "s" * 40}) as gateway:
         async with Redis.from_url(valkey.url, decode_responses=True) as redis:
 

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from support.client import DEADLINE, Client, gather_bounded
-from support.gateway import Gateway
+from support.gateway import IN_TURNS, Gateway
 
 PROBE = f"{Path(__file__).parent / 'apps' / 'probe.py'}:app"
 MEMBERS, PUBLISHERS, MESSAGES = 100, 5, 200
@@ -54,7 +54,7 @@ async def test_who_has_left_gets_nothing_more() -> None:
 
 
 async def test_a_room_that_two_clients_on_two_workers_share_survives_one_of_them() -> None:
-    with Gateway(PROBE, "--first-visit", "round_robin", workers=2) as gateway:
+    with Gateway(PROBE, *IN_TURNS, workers=2) as gateway:
         async with Client(gateway.ws_url) as first:
             async with Client(gateway.ws_url) as second:
                 assert (await first.who())["slot"] != (await second.who())["slot"]

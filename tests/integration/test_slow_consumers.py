@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from support.client import DEADLINE
-from support.gateway import Gateway
+from support.gateway import IN_TURNS, Gateway
 from support.raw import Raw, frame, upgrade
+from support.waiting import wait_until
 from websockets.asyncio.client import connect
 from websockets.frames import Opcode
 
@@ -20,7 +22,7 @@ STAMP = struct.Struct("!dI")
 FRAME_BYTES = 4 + 1024
 """One message on the wire: a header of 4 bytes, for no mask and a length of 16 bits."""
 
-OPTIONS = ["--first-visit", "round_robin", "--set", "ping_interval=120"]
+OPTIONS = [*IN_TURNS, "--set", "ping_interval=120"]
 """No ping comes between the messages, and none has to be answered."""
 
 A_SECOND = 10_000
@@ -142,6 +144,12 @@ async def test_where_rooms_drop_the_member_stays_and_gets_what_came_last() -> No
             data = await slow.next_frame()
             assert data is not None
             numbers.append(STAMP.unpack_from(bytes(data.data))[1])
+
+        async def is_counted() -> bool:
+            status = await asyncio.to_thread(gateway.command, "status", "--json")
+            return json.loads(status.stdout)["counters"].get("messages_dropped{oldest}") == BEFORE - len(numbers)
+
+        await wait_until(is_counted)
     print(f"{len(numbers)} of {BEFORE} came; RSS grew {memory.growth / 2**20:.1f} MiB")
     assert numbers == sorted(set(numbers))
     assert len(numbers) < BEFORE

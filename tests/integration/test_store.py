@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.client import Client, gather_bounded
-from support.gateway import Gateway
+from support.gateway import IN_TURNS, Gateway
 from support.logs import whole_log
 from support.raw import Raw, exchange, upgrade
 from support.valkey import ValkeyServer
@@ -23,7 +23,7 @@ PROBE = f"{Path(__file__).parent / 'apps' / 'probe.py'}:app"
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    with Gateway(PROBE, "--first-visit", "round_robin", workers=2) as gateway:
+    with Gateway(PROBE, *IN_TURNS, workers=2) as gateway:
         yield gateway
         assert "Traceback" not in whole_log(gateway)
 

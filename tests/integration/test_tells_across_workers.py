@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from support.client import Client
-from support.gateway import running_gateway
+from support.gateway import IN_TURNS, running_gateway
 from support.waiting import wait_until
 
 HEAVY = f"{Path(__file__).parent / 'apps' / 'heavy.py'}:app"
@@ -16,7 +16,7 @@ HEAVY = f"{Path(__file__).parent / 'apps' / 'heavy.py'}:app"
 @asynccontextmanager
 async def a_client_of_each_slot() -> AsyncIterator[dict[int, Client]]:
     async with (
-        running_gateway(HEAVY, "--first-visit", "round_robin") as gateway,
+        running_gateway(HEAVY, *IN_TURNS) as gateway,
         Client(gateway.ws_url) as one,
         Client(gateway.ws_url) as other,
     ):

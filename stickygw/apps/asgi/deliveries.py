@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections import deque
-from collections.abc import Awaitable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stickygw.apps.asgi.connection import serving
+from stickygw.apps.asgi.outbox import Outbox, cost_of
 from stickygw.apps.asgi.websocket_connection import WebSocketConnection
-from stickygw.connections.transport import WRITE_COST
 from stickygw.connections.websocket import SLOW_CLOSE_SECONDS
 from stickygw.types import SlowConsumer
 
@@ -33,20 +32,6 @@ class AsgiWebSocket(Protocol):
     def close(self, code: int, reason: str, /) -> Awaitable[None]: ...
 
 
-@dataclass(slots=True)
-class Delivery:
-    """A message that waits, or is being sent."""
-
-    data: str | bytes
-    overdue_at: float | None
-    """When it has waited too long, by the loop's time; None: never, but it may be dropped."""
-
-    @property
-    def is_droppable(self) -> bool:
-        """Whether its room drops what is too much."""
-        return self.overdue_at is None
-
-
 class Deliveries:
     """Sends to `websocket` what it is given, in order, in one task while there is some.
 
@@ -54,15 +39,19 @@ class Deliveries:
     longer than ``outbox_seconds``. It is closed with 1013 and counted. What its room drops rather than close (the
     `SlowConsumer` of `add`) waits as long as it has to, and is dropped and counted where it is too much. Once the
     WebSocket is closed, by whomever, nothing is sent any more.
+
+    It is closed beneath the application, where that can be: there a close does not wait behind what is not read, and
+    a handler that sends at that moment is told of a client that has gone, not of a mistake of its own.
     """
 
     __slots__ = (
         "_connection",
         "_context",
-        "_cost",
+        "_is_shut",
         "_outbox",
         "_runtime",
         "_sender",
+        "_shut_when_sent",
         "_tasks",
         "_websocket",
         "is_over",
@@ -74,55 +63,48 @@ class Deliveries:
         self._connection = _connection_of(websocket)
         # The handler's: nothing is sent in the context of whoever published it.
         self._context = contextvars.copy_context()
-        self._outbox: deque[Delivery] = deque()  # the first is being sent
-        self._cost = 0
+        self._outbox = Outbox()
         self._sender: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()  # the sender, and one that closes
+        self._shut_when_sent: Callable[[], None] | None = None
+        self._is_shut = False  # whether the application's WebSocket is not told to close any more
         self.is_over = False
-        """Whether nothing is sent any more."""
+        """Whether nothing is taken any more."""
 
-    def serve(self, member: Member | None) -> None:
-        """Let what is meant for the WebSocket, or its session, go to `member`; None: to nobody."""
+    def serve(self, member: Member) -> None:
+        """Let what is meant for the WebSocket, or its session, go to `member`, which this is of."""
         if self._connection is not None:
-            self._connection.member = member
+            self._connection.members += (member,)
+
+    def serve_no_more(self, member: Member) -> None:
+        """Let it go to whom it went before; `serve` may have been called for another one since."""
+        if self._connection is not None:
+            self._connection.members = tuple(one for one in self._connection.members if one is not member)
 
     def add(self, data: str | bytes, policy: SlowConsumer = "disconnect") -> None:
         """Send `data` soon, if `policy` does not drop it; never waits."""
         if self.is_over:
             return
         runtime, outbox = self._runtime, self._outbox
-        excess = self._cost + _cost(data) - runtime.settings.outbox_bytes if outbox else 0
+        excess = outbox.cost + cost_of(data) - runtime.settings.outbox_bytes if outbox else 0
         if excess > 0 and policy == "drop_newest":
             runtime.counters.add("messages_dropped", "newest")
             return
         is_kept = policy == "disconnect"
-        outbox.append(Delivery(data, runtime.loop.time() + runtime.settings.outbox_seconds if is_kept else None))
-        self._cost += _cost(data)
-        if excess > 0 and not self._drop_oldest(excess) and is_kept:
-            self._give_up_slow()
-            return
+        outbox.add(data, runtime.loop.time() + runtime.settings.outbox_seconds if is_kept else None)
+        if excess > 0:
+            runtime.counters.add("messages_dropped", "oldest", outbox.drop_oldest(excess))
+            if is_kept and outbox.cost > runtime.settings.outbox_bytes:
+                self._give_up_slow()
+                return
         if self._connection is not None and not is_kept:
             self._connection.is_spared = True
         if self._sender is None:
             self._sender = self._spawn(self._send_all())
 
-    def _drop_oldest(self, cost: int) -> bool:
-        """Drop what may be dropped of what waits, the oldest first, until `cost` is free; whether it is."""
-        outbox = self._outbox
-        number = 1
-        while cost > 0 and number < len(outbox):
-            if outbox[number].is_droppable:
-                freed = _cost(outbox[number].data)
-                del outbox[number]
-                self._cost -= freed
-                cost -= freed
-                self._runtime.counters.add("messages_dropped", "oldest")
-            else:
-                number += 1
-        return cost <= 0
-
     async def finish(self, *, within: float) -> None:
-        """Let what waits be sent, if that can be done `within` so many seconds; then send no more."""
+        """Let what waits be sent, if that can be done `within` so many seconds; then send no more. A close that is
+        under way is waited for no longer, either."""
         try:
             async with asyncio.timeout(within):
                 while self._tasks:
@@ -131,6 +113,7 @@ class Deliveries:
             log.debug("%d messages of its rooms were not sent when a WebSocket's handler ended", len(self._outbox))
         finally:
             self._stop()
+            self._is_shut = True  # what would close it now is a task for which nobody waits
             await self._end_tasks(within)
 
     async def _end_tasks(self, within: float) -> None:
@@ -143,14 +126,12 @@ class Deliveries:
     async def _send_all(self) -> None:
         websocket, outbox = self._websocket, self._outbox
         try:
-            while outbox:
-                data = outbox[0].data
+            while (delivery := outbox.begin()) is not None:
+                data = delivery.data
                 # Without a time of its own it ends with the connection, whose server looks after clients that are gone.
-                async with asyncio.timeout_at(outbox[0].overdue_at) as deadline:
+                async with asyncio.timeout_at(delivery.overdue_at) as deadline:
                     await (websocket.send_text(data) if isinstance(data, str) else websocket.send_bytes(data))
-                if outbox:  # else it was given up meanwhile
-                    outbox.popleft()
-                    self._cost -= _cost(data)
+                outbox.end()
         except Exception as error:
             if deadline.expired():
                 self._give_up_slow()
@@ -164,13 +145,25 @@ class Deliveries:
             self._sender = None
             if self._connection is not None:
                 self._connection.is_spared = False
+            if self._shut_when_sent is not None:
+                self._shut_when_sent()
 
     # The end
 
-    def close(self, code: int, reason: str) -> None:
-        """Close the WebSocket; what waits is not sent. Idempotent."""
-        if not self.is_over:
-            self._give_up(code, reason)
+    def close(self, code: int, reason: str, *, within: float) -> None:
+        """Close the WebSocket behind what waits; TCP ends `within` seconds. Idempotent, but the shortest time counts.
+
+        What is not sent in time to leave the client `SLOW_CLOSE_SECONDS`, or half of `within`, is not sent.
+        """
+        loop = self._runtime.loop
+        shut = partial(self._shut, code, reason, loop.time() + within)
+        is_sending = self._sender is not None and (not self.is_over or self._shut_when_sent is not None)
+        self.is_over = True
+        if is_sending:
+            self._shut_when_sent = self._shut_when_sent or shut
+            loop.call_later(within - min(SLOW_CLOSE_SECONDS, within / 2), shut, context=self._context)
+        else:
+            shut()
 
     def _stop(self) -> None:
         self.is_over = True
@@ -187,15 +180,25 @@ class Deliveries:
             self._give_up(1013, "slow consumer")
 
     def _give_up(self, code: int, reason: str) -> None:
-        self._stop()
-        self._spawn(self._close(code, reason))
+        self._shut(code, reason, self._runtime.loop.time() + SLOW_CLOSE_SECONDS)
 
-    async def _close(self, code: int, reason: str) -> None:
+    def _shut(self, code: int, reason: str, ends_at: float) -> None:
+        """Close the WebSocket now; what waits is not sent. Idempotent."""
+        self._stop()
+        if self._connection is not None:
+            self._connection.close(code, reason, within=max(0.0, ends_at - self._runtime.loop.time()))
+        elif not self._is_shut:
+            self._is_shut = True
+            self._spawn(self._close(code, reason, ends_at))
+
+    async def _close(self, code: int, reason: str, ends_at: float) -> None:
         if self._sender is not None:
             self._sender.cancel()
         try:
-            async with asyncio.timeout(SLOW_CLOSE_SECONDS):
+            async with asyncio.timeout_at(ends_at):
                 await self._websocket.close(code, reason)
+        except TimeoutError:  # an OSError, too
+            log.warning("a WebSocket could not be closed with %d in time", code)
         except Exception as error:
             if not _is_of_closed(self._websocket, error):
                 log.warning("a WebSocket could not be closed with %d", code, exc_info=error)
@@ -214,10 +217,6 @@ def _connection_of(websocket: AsgiWebSocket) -> WebSocketConnection | None:
     if isinstance(connection, WebSocketConnection) and scope is not None and connection.serves(scope):
         return connection
     return None
-
-
-def _cost(data: str | bytes) -> int:
-    return len(data) + WRITE_COST
 
 
 def _is_of_closed(websocket: AsgiWebSocket, error: Exception) -> bool:

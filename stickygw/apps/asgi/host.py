@@ -47,6 +47,7 @@ class AsgiHost:
         self.settings = runtime.settings
         self.counters = runtime.counters
         self.sessions = runtime.sessions
+        self.hub = runtime.hub
         self.further = FurtherOffers(runtime.settings, runtime.cookie_keys, runtime.identity)
         self.context = contextvars.copy_context()
         """What the tasks of requests start with."""

@@ -71,8 +71,8 @@ class Rooms:
             await self._runtime.audience.join(check_room(room), self)
 
     async def leave(self, room: str) -> None:
-        """Be a member of `room` no more."""
-        self._runtime.audience.leave(room, self)
+        """Be a member of `room` no more. Raises `RoomNameError`, as `join` does."""
+        self._runtime.audience.leave(check_room(room), self)
 
     async def identify(self, user: str | None) -> None:
         """Say who is at it, so that `App.send_to_user` reaches it; None: nobody. Returns as `join` does.
@@ -100,12 +100,15 @@ class Rooms:
             self._runtime.audience.leave_all(self)
 
     def send_away(self, code: int, reason: str, *, within: float) -> None:
-        """For the hub: close the WebSocket."""
-        self._deliveries.close(code, reason)
+        """For the hub: close the WebSocket, behind what was published before, if it is sent in time."""
+        self._runtime.audience.leave_all(self)  # which gives it what it has not been given
+        self._deliveries.close(code, reason, within=within)
 
     async def end(self) -> None:
         """The block ends: leave all rooms, and send what was delivered, within `EXIT_SECONDS`."""
         self._has_ended = True
-        self._deliveries.serve(None)
         self._runtime.audience.leave_all(self)
-        await self._deliveries.finish(within=EXIT_SECONDS)
+        try:
+            await self._deliveries.finish(within=EXIT_SECONDS)
+        finally:
+            self._deliveries.serve_no_more(self)

@@ -35,7 +35,7 @@ class WebSocketConnection(AsgiConnection):
     While the client does not read, it is not read: what it makes us write, pongs too, is bounded.
     """
 
-    __slots__ = ("_holder", "_is_slow", "_protocol", "_sent", "_shut", "is_spared", "member")
+    __slots__ = ("_holder", "_is_slow", "_protocol", "_sent", "_shut", "is_spared", "members")
 
     linger_seconds = CLOSE_SECONDS
 
@@ -51,8 +51,8 @@ class WebSocketConnection(AsgiConnection):
         self._protocol.close_timeout = CLOSE_SECONDS
         self._holder: Holder | None = None
         self._sent = 0
-        self.member: Member | None = None
-        """What sends to the application's WebSocket, within a ``rooms`` block."""
+        self.members: tuple[Member, ...] = ()
+        """What sends to the application's WebSocket, one for each ``rooms`` block; the last one gets what is for it."""
         self.is_spared = False
         """Whether messages wait of rooms that drop them: then it is not closed for being slow as long as it reads."""
         self._is_slow = False
@@ -125,9 +125,7 @@ class WebSocketConnection(AsgiConnection):
             self._schedule()
             if self._shut is not None:
                 code, reason, within = self._shut
-                self._host.loop.call_soon(
-                    lambda: self.send_away(code, reason, within=within), context=self._host.context
-                )
+                self._host.loop.call_soon(lambda: self.close(code, reason, within=within), context=self._host.context)
 
     def message_written(self, data: bytes) -> bool:
         if not data[0] & _CONTROL:  # each write of the protocol is one frame
@@ -153,16 +151,16 @@ class WebSocketConnection(AsgiConnection):
         return self._status == 101 and to in (f"session:{self._visit.session_id}", f"connection:{self.id}")
 
     def deliver(self, batch: Batch) -> None:
-        """Messages for it: the application's WebSocket gets them where it is in a ``rooms`` block."""
-        if self.member is not None:
-            self.member.deliver(batch)
+        """Messages for it: the application's WebSocket gets them where it is in a ``rooms`` block, in their order."""
+        if self.members:
+            self._host.hub.give(self.members[-1], batch)
 
     def close_slow(self) -> None:
         """The client does not read what is sent to it: count that, and close with 1013. Idempotent."""
         if not self._is_slow:
             self._is_slow = True
             self._host.counters.add("connections_closed", "slow_consumer")
-            self.send_away(1013, "slow consumer", within=SLOW_CLOSE_SECONDS)
+            self.close(1013, "slow consumer", within=SLOW_CLOSE_SECONDS)
 
     # The end
 
@@ -179,6 +177,14 @@ class WebSocketConnection(AsgiConnection):
         self.send_away(code, reason, within=CLOSE_SECONDS)
 
     def send_away(self, code: int, reason: str, *, within: float) -> None:
+        """`close`, behind what its rooms have for it, if that is sent in time."""
+        if self.members:
+            self.members[-1].send_away(code, reason, within=within)  # which closes it
+        else:
+            self.close(code, reason, within=within)
+
+    def close(self, code: int, reason: str, *, within: float) -> None:
+        """Begin the closing handshake, if it has not begun; TCP ends `within` seconds. The shortest time counts."""
         protocol, transport = self._protocol, self._transport
         if transport.is_closing() or self._socket.is_closed:
             self._end_within(within)

@@ -15,7 +15,7 @@ from stickygw.apps.native.room import Room
 from stickygw.apps.native.room_rules import RoomRules
 from stickygw.apps.native.schedule import Job
 from stickygw.bridge.addresses import check_room
-from stickygw.wire.closing import check_close
+from stickygw.wire.addressee import addressee
 from stickygw.wire.tell import OWN_NAMES, check_name
 
 if TYPE_CHECKING:
@@ -125,16 +125,26 @@ class App:
         self.handlers.gap.append(function)
         return function
 
-    def every(self, *, seconds: float, once: Literal["worker", "machine", "cluster"] = "worker") -> Callable[[F], F]:
-        """The function, without arguments, runs every so many `seconds`: in each worker, or `once` in all workers of a
-        "machine" (a gateway), or of all gateways that share a store and a prefix ("cluster").
+    def every(
+        self, *, seconds: float, once: Literal["worker", "machine", "cluster"] = "worker", name: str | None = None
+    ) -> Callable[[F], F]:
+        """The function, without arguments, runs every so many `seconds`: in each worker, counted from its start, or
+        `once` in all workers of a "machine" (a gateway), or of all gateways that share a store and a prefix
+        ("cluster"): then at multiples of `seconds` since 1970, UTC.
 
-        A tick that comes while the last one still runs is left out, and so is one that runs once for many while Redis
-        is away. What it raises is logged. Raises `ValueError` for less than 0.05 s, or more than 31 days.
+        A tick that comes while the last one still runs is left out, in whatever worker that is; and so is one that
+        comes while the loop is blocked, or that runs once for many while Redis is away. If a worker dies in a job that
+        runs once for many, it is not run again for up to 15 s; if one cannot reach Redis for as long while it runs, or
+        blocks its loop, another begins it beside. What it raises is logged.
+
+        Many workers know a job by `name`, else by its function's module and qualified name. Raises `ValueError` for
+        less than 0.05 s, or more than 31 days, and with "machine" or "cluster" for a name that is taken or none.
         """
 
         def register(function: F) -> F:
-            self.handlers.every.append(Job(function, seconds, once))
+            job = Job(function, seconds, once, name)
+            job.check_among(self.handlers.every)
+            self.handlers.every.append(job)
             return function
 
         return register
@@ -203,8 +213,9 @@ class App:
         """Send `message` to every WebSocket of the session with that id, on every worker and machine.
 
         Each worker looks at each of its connections for it: for what is sent often, use a room, or `send_to_user`.
+        Raises `ValueError` for what is no id: nothing, or over 248 bytes.
         """
-        return self.runtime.audience.send_to(f"session:{session}", self.codec.encode(message))
+        return self.runtime.audience.send_to(addressee("session", session), self.codec.encode(message))
 
     def disconnect(
         self,
@@ -217,14 +228,16 @@ class App:
     ) -> Awaitable[None]:
         """Close all WebSockets of a session or a user, or one connection by its id, on whatever worker and machine.
 
-        Raises `ValueError` unless one of the three is given, and for a code or reason that no close frame may carry.
+        Raises `ValueError` unless one of the three is given, for what is no id, and for a code or reason that no close
+        frame may carry; `RoomNameError` for what no user can be called.
         """
-        named = {"session": session, "user": user, "connection": connection}
-        given = [f"{kind}:{name}" for kind, name in named.items() if name is not None]
-        if len(given) != 1:
+        if [session, user, connection].count(None) != 2:
             raise ValueError("disconnect takes one of session=, user= and connection=")
-        check_close(code, reason)
-        return self.runtime.audience.disconnect(given[0], code, reason)
+        if session is not None:
+            to = addressee("session", session)
+        else:
+            to = f"user:{user}" if connection is None else addressee("connection", connection)
+        return self.runtime.audience.disconnect(to, code, reason)
 
     def tell(
         self, name: str, payload: Any = None, *, to: int | Literal["all", "least_loaded"] = "all"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import struct
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence, Set
 from typing import Protocol
 
 from stickygw.apps.native.awaitables import DONE, NEXT_TURN, Later
 from stickygw.bridge.addresses import DIRECT, check_room, user_address
 from stickygw.bridge.base import Bridge, Publication
 from stickygw.bridge.hub import Hub, Member
+from stickygw.errors import RoomNameError
+from stickygw.wire.closing import close_payload, read_close
 from stickygw.wire.envelope import CLOSE, GROUP_BYTES
 from stickygw.wire.prepared import Batch, PreparedMessage
 
@@ -23,6 +24,9 @@ BRIDGE_BACKLOG = 1000
 MAX_GROUPS = 64
 """Messages in several rooms, from other workers, of which it is remembered who has them. The copies of one come
 together; if so many others came between, a member could get two."""
+
+MAX_ROOMS = 1000
+"""Rooms of one message."""
 
 CLOSE_WITHIN = 4.5
 """Seconds in which a connection that is disconnected from elsewhere has closed."""
@@ -64,8 +68,9 @@ class Audience:
 
     def join(self, address: str, member: Member) -> Awaitable[None]:
         """Put `member` there; the result is `Bridge.subscribe`'s. Raises `RoomNameError`."""
+        heard = self._bridge.subscribe(address)  # first: what `member` is given in joining may make it leave
         self._hub.join(address, member)
-        return self._bridge.subscribe(address)
+        return heard
 
     def leave(self, address: str, member: Member) -> None:
         """Take `member` out, where it may not be."""
@@ -76,6 +81,9 @@ class Audience:
         """Take `member` out of everything."""
         for address in self._hub.leave_all(member):
             self._bridge.unsubscribe(address)
+        for group, given in self._groups.items():  # or it would be kept alive
+            if member in given:
+                self._groups[group] = given - {member}
 
     # Publishing
 
@@ -83,13 +91,15 @@ class Audience:
         self, rooms: str | Collection[str], message: PreparedMessage, exclude: Member | None
     ) -> Awaitable[None]:
         """To each member of `rooms`, once, but for `exclude`. Raises `RoomNameError`; then nothing is sent."""
-        names = (rooms,) if isinstance(rooms, str) else tuple(dict.fromkeys(rooms))
-        for name in names:
-            check_room(name)
+        names = _names(rooms)
+        for name in names if len(names) > 1 else ():
+            self._hub.make_place(name)  # while the message goes to one after the other, nobody goes between them
         group = self._random_bytes(GROUP_BYTES) if len(names) > 1 else b""
         publication = Publication(message.opcode, message.payload, "", group)
-        for number, name in enumerate(names):
-            self._hub.publish(name, message, exclude=exclude, unless=names[:number])
+        here = [name for name in names if self._hub.has_members(name)]
+        for number, name in enumerate(here):
+            self._hub.publish(name, message, exclude=exclude, unless=here[:number])
+        for name in names:
             self._bridge.publish(name, publication)
         return self._sent()
 
@@ -110,7 +120,7 @@ class Audience:
 
     def disconnect(self, to: str, code: int, reason: str) -> Awaitable[None]:
         """Close the connections that `to` names; ``user:NAME`` too."""
-        payload = struct.pack("!H", code) + reason.encode()
+        payload = close_payload(code, reason)
         if not to.startswith("user:"):
             return self._publish_directly(Publication(CLOSE, payload, to))
         address = user_address(to.removeprefix("user:"))
@@ -144,31 +154,39 @@ class Audience:
         elif address == DIRECT:
             batch = Batch([PreparedMessage(publication.opcode, publication.payload)])
             for target in self._meant(publication.to):
-                self._hub.catch_up(target)  # it has what was published in its rooms before
-                target.deliver(batch)
+                self._hub.give(target, batch)
         else:
             message = PreparedMessage(publication.opcode, publication.payload)
-            self._hub.publish(address, message, given=self._given(publication.group, address))
+            given = self._groups.pop(publication.group, frozenset())
+            self._hub.publish(address, message, given=given)
+            if publication.group:
+                self._remember(publication.group, given.union(self._hub.members_of(address)))
 
-    def _given(self, group: bytes, room: str) -> frozenset[Member]:
-        """Who has been given the message of `group` in another room; from now on the members of `room` too.
+    def _remember(self, group: bytes, given: frozenset[Member]) -> None:
+        """The message of `group` has been given to these: to who was in one of its rooms when that one's copy came.
 
-        Who they are now counts: between two copies they may go from one room to the other.
+        Who that was then counts: between two copies they may go from one room to the other.
         """
-        if not group:
-            return frozenset()
-        given = self._groups.pop(group, frozenset())
-        self._groups[group] = given.union(self._hub.members_of(room))
+        self._groups[group] = given
         if len(self._groups) > MAX_GROUPS:
             del self._groups[next(iter(self._groups))]
-        return given
 
     def _close(self, address: str, publication: Publication) -> None:
-        code = int.from_bytes(publication.payload[:2], "big")
-        reason = publication.payload[2:].decode(errors="replace")
+        code, reason = read_close(publication.payload)
         members = self._meant(publication.to) if address == DIRECT else self._hub.members_of(address)
         for member in members:
             member.send_away(code, reason, within=CLOSE_WITHIN)
 
     def _meant(self, to: str) -> list[Target]:
         return [target for target in self._targets() if target.is_meant(to)]
+
+
+def _names(rooms: str | Collection[str]) -> tuple[str, ...]:
+    """Each of `rooms` once, checked. They are often what a client has sent."""
+    if isinstance(rooms, str):
+        return (check_room(rooms),)
+    if not isinstance(rooms, Sequence | Set):
+        raise RoomNameError(f"a room's name is text, or several in a list, tuple or set, not {type(rooms).__name__}")
+    if len(rooms) > MAX_ROOMS:
+        raise RoomNameError(f"{len(rooms)} rooms for one message, at most {MAX_ROOMS} are allowed")
+    return tuple(dict.fromkeys(check_room(name) for name in rooms))

@@ -107,8 +107,8 @@ class Connection:
         return self._runtime.audience.join(check_room(room), self)
 
     def leave(self, room: str) -> None:
-        """Be a member of `room` no more."""
-        self._runtime.audience.leave(room, self)
+        """Be a member of `room` no more. Raises `RoomNameError` for a name that no room can have."""
+        self._runtime.audience.leave(check_room(room), self)
 
     def publish(
         self, room: str | Collection[str], message: Any, *, exclude: Connection | None = None
@@ -127,11 +127,13 @@ class Connection:
         Raises `RoomNameError` for a name over 200 bytes, or with control characters.
         """
         self._open_websocket()
-        address = None if user is None else user_address(user)
-        if self._user is not None:
-            self._runtime.audience.leave(user_address(self._user), self)
+        audience, before = self._runtime.audience, self._user
+        # First: in either, what it is given may be what ends it, and then it must be nowhere.
+        heard = DONE if user is None else audience.join(user_address(user), self)
         self._user = user
-        return DONE if address is None else self._runtime.audience.join(address, self)
+        if before is not None and before != user:
+            audience.leave(user_address(before), self)
+        return heard
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin the closing handshake. Messages that wait for a handler are dropped. Idempotent.

@@ -120,7 +120,7 @@ class Runtime:
             counters=counters,
             spawn=self.spawn,
         )
-        self.gaps = Gaps(app.handlers.gap, spawn=self.spawn)
+        self.gaps = Gaps(app.handlers.gap, has_members=hub.has_members, spawn=self.spawn)
         self.registrar = Registrar(counters=counters)
         self.asgi: AsgiHost | None = _asgi_host(app.http, self) if app.http is not None else None
         """What serves the rest of the application's requests."""

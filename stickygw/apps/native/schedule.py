@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -19,34 +20,74 @@ Once = Literal["worker", "machine", "cluster"]
 
 MIN_SECONDS, MAX_SECONDS = 0.05, 31 * 86_400.0
 
+MAX_NAME_BYTES = 200
+
+HELD_SECONDS = 15.0
+"""For so long nobody else begins a job whose worker has died in it; one that lives renews three times within it."""
+
+REMEMBERED_SECONDS = 10.0
+"""How long, beyond two ticks, it is known who had one: workers that come late do not run it again."""
+
+MAX_SLEEP_SECONDS = 60.0
+"""After which the clock is looked at again, which may have been set."""
+
+MIN_SLEEP_SECONDS = 0.001
+"""uvloop's timers count milliseconds, and may come one early."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`function()` every `seconds`; `once`: in each worker, in one of each gateway's, or in one of all gateways'."""
+    """`function()` every `seconds`; `once`: in each worker, in one of each gateway's, or in one of all gateways'.
+
+    `given_name` is what it is called among many workers, if not as its function.
+    """
 
     function: Callable[[], Any]
     seconds: float
     once: Once
+    given_name: str | None = None
 
     def __post_init__(self) -> None:
         if self.once not in get_args(Once):
             raise ValueError(f"once is one of {', '.join(get_args(Once))}, not {self.once!r}")
         if not MIN_SECONDS <= self.seconds <= MAX_SECONDS:
             raise ValueError(f"every {self.seconds} seconds: {MIN_SECONDS} to {MAX_SECONDS:g} are possible")
+        if self.given_name is not None and not 1 <= len(self.given_name.encode()) <= MAX_NAME_BYTES:
+            raise ValueError(f"a job's name has 1 to {MAX_NAME_BYTES} bytes, not {self.given_name!r:.80}")
+        if self.is_shared and not self.name:
+            raise ValueError(f'{self.function!r} has no name of its own, and once="{self.once}" needs one: give name=')
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it runs once for many workers."""
+        return self.once != "worker"
 
     @property
     def name(self) -> str:
-        """The same in all workers that run this code."""
-        return f"{self.function.__module__}.{self.function.__qualname__}"
+        """The same in all workers that run this code; "" for a function without a name, such as a `partial`."""
+        if self.given_name is not None:
+            return self.given_name
+        parts = (getattr(self.function, part, None) for part in ("__module__", "__qualname__"))
+        module, qualname = (part if isinstance(part, str) else "" for part in parts)
+        return f"{module}.{qualname}" if module and qualname else ""
+
+    def check_among(self, others: Iterable[Job]) -> None:
+        """Raise `ValueError` if one of `others` would be taken for this one by workers that share jobs."""
+        if self.is_shared and any(other.is_shared and other.name == self.name for other in others):
+            raise ValueError(
+                f'a job with once="machine" or "cluster" is called {self.name} already, and workers know a job by its '
+                "name: give name="
+            )
 
 
 class Schedule:
     """Runs `jobs` between `start` and `stop`. Counts ``ticks`` and ``ticks_skipped``: ``busy`` (the last one still
     runs), ``away`` (nobody can say whose turn it is).
 
-    Ticks of a job that runs once for many fall on multiples of its seconds since 1970, by each machine's clock, and who
-    claims one first has it; so the clocks have to agree within the job's seconds. `gateway` names this one among
-    others. `spawn` runs a tick as a task that somebody waits for.
+    Ticks of a job that runs once for many fall on multiples of its seconds since 1970, by each machine's clock (`now`),
+    and who claims one first has it; so the clocks have to agree within the job's seconds. While it runs its worker
+    holds the job, so that nobody begins it anew. `gateway` names this one among others. `spawn` runs a coroutine as a
+    task that somebody waits for.
     """
 
     def __init__(
@@ -69,36 +110,54 @@ class Schedule:
 
     def start(self) -> None:
         """Begin; a first tick comes after the job's seconds, or at their next multiple."""
-        self._tasks = [asyncio.create_task(self._run(job), name=f"every: {job.name}") for job in self._jobs]
+        runs = ((job, self._run_shared(job) if job.is_shared else self._run_own(job)) for job in self._jobs)
+        self._tasks = [asyncio.create_task(run, name=f"every: {job.name or job.function!r}") for job, run in runs]
 
     def stop(self) -> None:
-        """No more ticks begin. Idempotent."""
+        """No more ticks begin, but for those that are being claimed. Idempotent."""
         for task in self._tasks:
             task.cancel()
         self._tasks = []
 
-    async def _run(self, job: Job) -> None:
-        began, tick, running = self._now(), 0, None
+    async def _run_own(self, job: Job) -> None:
+        clock, tick = asyncio.get_running_loop().time, 0
+        origin, running = clock(), None
         while True:
-            if job.once == "worker":
-                tick += 1
-                await asyncio.sleep(max(0.0, began + tick * job.seconds - self._now()))
-            else:
-                tick = int(self._now() / job.seconds) + 1
-                await asyncio.sleep(tick * job.seconds - self._now())
-            if running is not None and not running.done():
-                self._counters.add("ticks_skipped", "busy")
-            elif job.once == "worker" or await self._is_ours(job, tick):
+            tick = await _wait_tick_after(tick, seconds=job.seconds, clock=lambda: clock() - origin)
+            if running is None or running.done():
                 running = self._spawn(self._tick(job))
+            else:
+                self._counters.add("ticks_skipped", "busy")
 
-    async def _is_ours(self, job: Job, tick: int) -> bool:
-        among = "" if job.once == "cluster" else f"{self._gateway}:"
+    async def _run_shared(self, job: Job) -> None:
+        tick = int(self._now() / job.seconds)
+        while True:
+            tick = await _wait_tick_after(tick, seconds=job.seconds, clock=self._now)
+            # A task of its own: what it has claimed when we are stopped, nobody else would run.
+            await asyncio.wait([self._spawn(self._contend(job, tick))])
+
+    async def _contend(self, job: Job, tick: int) -> None:
+        """Begin the job if this tick is ours, and nobody still runs it."""
+        key = job.name if job.once == "cluster" else f"{self._gateway}:{job.name}"
+        lease, holder = f"{key}:running", secrets.token_hex(8)
         try:
-            return await self._claims.claim(f"{among}{job.name}:{tick}", seconds=2 * job.seconds)
+            if not await self._claims.claim(f"{key}:{tick}", seconds=2 * job.seconds + REMEMBERED_SECONDS):
+                return
+            is_ours = await self._claims.hold(lease, holder, seconds=HELD_SECONDS)
         except ClaimsUnavailable as error:
             self._counters.add("ticks_skipped", "away")
             log.debug("%s is not run: %s", job.name, error)
-            return False
+            return
+        if is_ours:
+            self._spawn(self._tick_held(job, lease, holder))
+        else:
+            self._counters.add("ticks_skipped", "busy")
+
+    async def _tick_held(self, job: Job, lease: str, holder: str) -> None:
+        running = self._spawn(self._tick(job))
+        while not (await asyncio.wait([running], timeout=HELD_SECONDS / 3))[0]:
+            await _unless_away(self._claims.hold(lease, holder, seconds=HELD_SECONDS))
+        await _unless_away(self._claims.release(lease, holder))
 
     async def _tick(self, job: Job) -> None:
         self._counters.add("ticks")
@@ -107,4 +166,26 @@ class Schedule:
             if inspect.isawaitable(result):
                 await result
         except Exception:
-            log.exception("%s raised; its next tick comes", job.name)
+            log.exception("%s raised; its next tick comes", job.name or job.function)
+
+
+async def _wait_tick_after(last: int, *, seconds: float, clock: Callable[[], float]) -> int:
+    """Wait until a tick after number `last`, and return its number; tick n comes when `clock()` is n × `seconds`.
+
+    What a blocked loop or a clock set forward has left out does not come. A clock set back by less than a tick is
+    waited for, so that no tick comes twice; set back further, it counts on from what it says.
+    """
+    tick = last + 1
+    while (wait := tick * seconds - clock()) > 0:
+        if wait > 2 * seconds:
+            tick = int(clock() / seconds) + 1
+        else:
+            await asyncio.sleep(max(MIN_SLEEP_SECONDS, min(wait, MAX_SLEEP_SECONDS)))
+    return max(tick, int(clock() / seconds))
+
+
+async def _unless_away(claims: Coroutine[Any, Any, object]) -> None:
+    try:
+        await claims
+    except ClaimsUnavailable as error:
+        log.debug("a job that runs is not held: %s", error)  # until the store is back, or nobody's in `HELD_SECONDS`

@@ -4,46 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from support.hand_made_websocket import HandMade, marked
 from support.waiting import wait_until
 
 from stickygw import App, OutsideGateway
-from stickygw.asgi import Rooms, rooms
+from stickygw.asgi import rooms
 from stickygw.errors import RoomNameError
 from stickygw.testing import AppClient
-
-marked: contextvars.ContextVar[str] = contextvars.ContextVar("marked", default="")
-
-
-class HandMade:
-    """A WebSocket that takes what `may_send` lets through, and remembers it."""
-
-    def __init__(self) -> None:
-        self.may_send = asyncio.Event()
-        self.may_send.set()
-        self.sent: list[str | bytes | tuple[int, str]] = []
-        self.error: Exception | None = None
-        self.contexts: set[str] = set()
-
-    async def send_text(self, data: str) -> None:
-        await self.may_send.wait()
-        if self.error is not None:
-            raise self.error
-        self.contexts.add(marked.get())
-        self.sent.append(data)
-
-    async def send_bytes(self, data: bytes) -> None:
-        await self.may_send.wait()
-        self.sent.append(data)
-
-    async def close(self, code: int, reason: str) -> None:
-        self.sent.append((code, reason))
 
 
 @pytest.fixture
@@ -110,6 +82,15 @@ async def test_a_name_that_no_room_can_have_is_refused(client: AppClient, websoc
         with pytest.raises(RoomNameError):
             await r.join("")
         assert r.rooms == ()
+
+
+async def test_a_name_that_no_room_can_have_is_left_by_nobody(client: AppClient, websocket: HandMade) -> None:
+    async with rooms(websocket) as r:
+        await r.identify("ada")
+        with pytest.raises(RoomNameError):
+            await r.leave("\x00user:ada")
+        await client._app.send_to_user("ada", "hello")
+    assert websocket.sent == ["hello"], "it is hers still"
 
 
 async def test_behind_the_block_nothing_is_joined(client: AppClient, websocket: HandMade) -> None:
@@ -199,6 +180,39 @@ async def test_what_was_sent_does_not_count_any_more(client: AppClient, websocke
     assert set(websocket.sent) == {"x" * 100}
 
 
+async def calls_of_a_drop(app: App, *, kept: int) -> int:
+    """How many functions are called to deliver a message that another one is dropped for, when so many must be kept."""
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    websocket = HandMade()
+    async with AppClient(app, outbox_bytes=200_000) as client, rooms(websocket) as r:
+        await r.join("talk")
+        await r.join("tick")
+        websocket.may_send.clear()
+        for _ in range(kept):
+            publish(client, "x" * 100, "talk")
+        while not count_of(client, "messages_dropped", "oldest"):
+            publish(client, "y" * 100, "tick")
+            await asyncio.sleep(0)  # it is delivered
+        publish(client, "y" * 100, "tick")
+        sys.setprofile(count)
+        client.runtime.hub.catch_up(r)
+        sys.setprofile(None)
+        assert count_of(client, "messages_dropped", "oldest") == 2
+        websocket.may_send.set()
+    return calls
+
+
+async def test_to_drop_a_message_nobody_looks_through_those_that_must_be_kept() -> None:
+    app = App()
+    app.configure_rooms("tick", slow_consumer="drop_oldest")
+    assert await calls_of_a_drop(app, kept=1000) < 100
+
+
 async def test_a_single_message_may_be_larger_than_the_outbox(client: AppClient, websocket: HandMade) -> None:
     async with rooms(websocket) as r:
         await r.join("r")
@@ -219,136 +233,3 @@ async def test_a_message_that_waits_longer_than_outbox_seconds_is_a_slow_consume
         assert r.rooms == ()
     assert websocket.sent == [(1013, "slow consumer")]
     assert count_of(client, "connections_closed", "slow_consumer") == 1
-
-
-# Sockets that end
-
-
-@pytest.mark.parametrize("error", [WebSocketDisconnect(1006), OSError("closed")])
-async def test_a_closed_socket_ends_the_deliveries_quietly(
-    client: AppClient, websocket: HandMade, error: Exception, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with rooms(websocket) as r:
-        await r.join("r")
-        websocket.error = error
-        publish(client, "one")
-        await wait_until(lambda: (publish(client, "two"), not r.rooms)[1])
-    assert websocket.sent == []
-    assert not caplog.records
-
-
-async def test_another_error_is_told_and_closes_the_socket(
-    client: AppClient, websocket: HandMade, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with rooms(websocket) as r:
-        await r.join("r")
-        websocket.error = RuntimeError("a defect")
-        publish(client, "one")
-    assert websocket.sent == [(1011, "internal error")]
-    assert "a defect" in caplog.text
-    assert count_of(client, "deliver_failed", "RuntimeError") == 1
-
-
-# Starlette's, served by ours
-
-
-def starlette(handler: Callable[[WebSocket], Any]) -> App:
-    return App(http=Starlette(routes=[WebSocketRoute("/", handler)]))
-
-
-async def test_a_websocket_that_is_not_accepted_is_refused() -> None:
-    errors = []
-
-    async def handler(websocket: WebSocket) -> None:
-        try:
-            async with rooms(websocket):
-                pass
-        except RuntimeError as error:
-            errors.append(str(error))
-        await websocket.accept()
-        await websocket.close()
-
-    async with AppClient(starlette(handler)) as client, client.connect("/") as conn:
-        await conn.wait_closed()
-    assert errors == ["a WebSocket joins rooms when it is accepted: first await websocket.accept()"]
-
-
-async def test_a_handler_sees_its_own_disconnect_and_a_close_of_its_own_ends_the_deliveries() -> None:
-    ends: list[str] = []
-
-    async def handler(websocket: WebSocket) -> None:
-        await websocket.accept()
-        async with rooms(websocket) as r:
-            await r.join("r")
-            await websocket.send_text("in")
-            try:
-                if await websocket.receive_text() == "close":
-                    await websocket.close(4000)
-                    await r.publish("r", "behind the close")
-            except WebSocketDisconnect as error:
-                ends.append(f"disconnect {error.code}")
-        ends.append("out")
-
-    async with AppClient(starlette(handler)) as client:
-        async with client.connect("/") as conn:
-            assert await conn.receive() == "in"
-            await conn.send("close")
-            assert await conn.wait_closed() == 4000
-        await wait_until(lambda: ends == ["out"])
-        async with client.connect("/") as conn:
-            assert await conn.receive() == "in"
-            await conn.close(4001)
-        await wait_until(lambda: ends == ["out", "disconnect 4001", "out"])
-        assert not client.runtime.hub._rooms_of
-
-
-async def test_a_reader_that_never_reads_is_closed_with_1013_and_counted_once() -> None:
-    closes: list[int] = []
-    member: list[Rooms] = []
-
-    async def handler(websocket: WebSocket) -> None:
-        await websocket.accept()
-        async with rooms(websocket) as r:
-            await r.join("r")
-            member.append(r)
-            try:
-                await websocket.receive_text()
-            except WebSocketDisconnect as error:
-                closes.append(error.code)
-
-    app = starlette(handler)
-    async with AppClient(app, outbox_bytes=200_000) as client, client.connect("/") as conn:
-        await wait_until(lambda: member)
-        conn.connection.transport.pause_reading()  # type: ignore[attr-defined]
-        async with asyncio.timeout(10):
-            while member[0].rooms:
-                await app.publish("r", "x" * 20_000)
-                await asyncio.sleep(0)
-        await wait_until(lambda: closes)
-        assert closes == [1013]
-        assert count_of(client, "connections_closed", "slow_consumer") == 1
-        conn.connection.transport.abort()
-
-
-async def test_what_cannot_be_sent_at_the_block_s_end_is_given_up_after_a_while(
-    client: AppClient, websocket: HandMade, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("stickygw.apps.asgi.rooms.EXIT_SECONDS", 0.05)
-    before = asyncio.all_tasks()
-    async with rooms(websocket) as r:
-        await r.join("r")
-        websocket.may_send.clear()
-        publish(client, "stuck")
-    assert asyncio.all_tasks() <= before
-    websocket.may_send.set()
-    assert websocket.sent == []
-
-
-async def test_what_is_found_slow_at_the_block_s_end_is_closed_within_it(
-    client: AppClient, websocket: HandMade
-) -> None:
-    async with rooms(websocket) as r:
-        await r.join("r")
-        websocket.may_send.clear()
-        publish(client, "stuck")
-    assert websocket.sent == [(1013, "slow consumer")]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.waiting import wait_until
 
 from stickygw import App
+from stickygw.apps.native.room_rules import RoomRules
 from stickygw.asgi import rooms
 from stickygw.bridge.addresses import user_address
 from stickygw.testing import AppClient
@@ -48,6 +52,31 @@ async def client(app: App) -> AsyncIterator[AppClient]:
 
 
 # Patterns
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "is_match"),
+    [
+        ("*", "", True),
+        ("a*a", "a", False),
+        ("a*a", "aa", True),
+        ("*b*", "abc", True),
+        ("*b*c*", "abac", True),
+        ("a*b*b", "ab", False),
+        ("a**b", "ab", True),
+        ("*ab", "aab", True),
+    ],
+)
+def test_a_star_is_any_characters_or_none(app: App, pattern: str, name: str, is_match: bool) -> None:
+    app.configure_rooms(pattern, slow_consumer="drop_oldest")
+    assert (app.room_rules.slow_consumer(name, "disconnect") == "drop_oldest") is is_match
+
+
+@given(st.text("ab*", min_size=1, max_size=8), st.text("ab", max_size=12))
+def test_stars_mean_what_they_mean_in_a_shell(pattern: str, name: str) -> None:
+    rules = RoomRules()
+    rules.add(pattern, slow_consumer="drop_oldest")
+    assert (rules.slow_consumer(name, "disconnect") == "drop_oldest") is fnmatchcase(name, pattern)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,35 @@ async def test_what_was_too_much_last_is_told_soon(
     assert a.lost() == {"queue_full": 5}
 
 
+async def test_a_refused_message_is_told_to_who_first_heard_of_its_sender_by_a_later_one(
+    own_valkey: ValkeyServer, new_node: NewNode
+) -> None:
+    a, b = await new_node(own_valkey), await new_node(own_valkey)
+    await b.bridge.subscribe("room")
+    async with Redis.from_url(own_valkey.url) as redis:
+        await redis.execute_command("ACL", "SETUSER", "default", "-publish")
+        a.publish("1")
+        await wait_until(lambda: a.lost() == {"refused": 1})
+        await redis.execute_command("ACL", "SETUSER", "default", "+publish")
+    a.publish("2")
+    await wait_until(lambda: b.received == ["2"] and b.gaps == [["room"]])
+
+
+async def test_what_was_lost_over_a_connection_is_told_on_the_next_one_even_if_it_was_overtaken(
+    own_valkey: ValkeyServer, new_node: NewNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await new_node(own_valkey), await new_node(own_valkey)
+    await b.bridge.subscribe("room")
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "MAX_QUEUED_MESSAGES", 0)
+        a.publish("1")
+    assert a.lost() == {"queue_full": 1}
+    a.publish("2")
+    await wait_until(lambda: b.received == ["2"])
+    await cut(a, own_valkey)
+    await wait_until(lambda: b.gaps == [["room"]])
+
+
 async def test_what_was_lost_last_at_a_store_that_stood_still_is_told_when_it_goes_on(
     own_valkey: ValkeyServer, new_node: NewNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

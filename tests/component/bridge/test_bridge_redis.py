@@ -17,6 +17,7 @@ from support.bridge_nodes import Node
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
 
+from stickygw import reconnect
 from stickygw.bridge import publisher as publishing
 from stickygw.bridge import subscriber as subscribing
 from stickygw.bridge.publisher import Publisher
@@ -64,7 +65,7 @@ async def test_bridging_is_back_within_three_seconds_of_a_restart(own_valkey: Va
     await wait_until(lambda: not a.bridge.is_connected and not b.bridge.is_connected)
     halves = (a.bridge._publisher, a.bridge._subscriber, b.bridge._publisher, b.bridge._subscriber)
     # An outage that has come to the longest pauses between attempts.
-    await wait_until(lambda: all(half._backoff.failures >= 7 for half in halves), seconds=30)
+    await wait_until(lambda: all(half._backoff._failures >= 7 for half in halves), seconds=30)
     own_valkey.start()
     await wait_until(lambda: a.bridge.is_connected and b.bridge.is_connected, seconds=3)
     a.publish("back")
@@ -316,14 +317,16 @@ async def test_a_defect_is_loud_and_does_not_end_bridging(
 
 
 async def test_each_outage_is_logged_once_not_at_every_attempt(
-    own_valkey: ValkeyServer, new_node: NewNode, caplog: pytest.LogCaptureFixture
+    own_valkey: ValkeyServer, new_node: NewNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(reconnect, "STAND_SECONDS", 0.0)  # so short as the connections stand here
+    caplog.set_level(logging.DEBUG, "stickygw.reconnect")
     a = await new_node(own_valkey)
-    halves = (a.bridge._subscriber, a.bridge._publisher)
+    halves = ("bridge subscriber: not connected", "bridge publisher: not connected")
     for _ in range(2):
         caplog.clear()
         own_valkey.stop()
-        await wait_until(lambda: all(half._backoff.failures > 2 for half in halves))
+        await wait_until(lambda: all(caplog.text.count(half) > 2 for half in halves))
         assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == len(halves)
         own_valkey.start()
         await wait_until(lambda: a.bridge.is_connected)

@@ -185,3 +185,16 @@ async def test_who_comes_back_while_a_room_makes_place_gets_the_message_it_was_m
     publish(hub, "room", "1", "2")
     await delivered(hub)
     assert member.got == ["1", "2"]
+
+
+async def test_a_room_keeps_a_bounded_number_of_bytes(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hubs, "MAX_UNDELIVERED_BYTES", 100)
+    member = joined(hub, "room")
+    for _ in range(3):
+        publish(hub, "room", "x" * 60)
+    assert len(member.got) == 2  # when the third came
+    await delivered(hub)
+    assert len(member.got) == 3
+    publish(hub, "room", "x" * 60)
+    publish(hub, "room", "x" * 60)
+    assert len(member.got) == 3  # what has been given does not count any more

@@ -60,7 +60,7 @@ async def publisher(connection: Connection, told: list[str]) -> AsyncIterator[Pu
         lambda: connection,  # type: ignore[arg-type, return-value]
         counters=Counters(),
         random=Random(1),
-        on_lost=lambda channel: told.append(channel.decode()),
+        on_lost=lambda channel, why: told.append(channel.decode()),
         on_connected=lambda: told.append("connected"),
     )
     publisher.start()
@@ -156,3 +156,16 @@ async def test_a_stop_that_meets_the_end_of_the_connection_is_a_stop(
         await asyncio.sleep(0)
     async with asyncio.timeout(3):
         await publisher.stop()
+
+
+async def test_a_pipeline_is_bounded_in_bytes_but_for_one_long_message(
+    publisher: Publisher, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "MAX_PIPELINE_BYTES", 1000)
+    for size in (400, 400, 400, 2000, 10):
+        publisher.publish(b"channel", b"x" * size)
+    for pipelines, answers in ((1, 2), (2, 1), (3, 1), (4, 1)):
+        await wait_until(lambda pipelines=pipelines: connection.pipelines == pipelines)
+        connection.answer(*[0] * answers)
+    await publisher.wait_sent()
+    assert publisher.backlog == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stickygw.bridge.sequences import Numbering, Order, Verdict
+from stickygw.bridge.sequences import FEW_ORIGINS, Numbering, Order, Verdict
 
 A, B = b"A" * 8, b"B" * 8
 
@@ -99,3 +99,19 @@ def test_what_passes_rises_strictly(numbers: list[int]) -> None:
     order = Order()
     passed = [number for number in numbers if order.judge("room", A, number) is not Verdict.OLD]
     assert passed == sorted(set(passed))
+
+
+def test_when_there_are_too_many_senders_in_all_rooms_each_keeps_a_few() -> None:
+    order = Order(max_in_all=40)
+    origins = [b"%08d" % number for number in range(30)]
+    for room in ("a", "b", "c"):
+        for origin in origins:
+            order.judge(room, origin, 1)
+    assert order.judge("a", origins[0], 1) is Verdict.OLD  # there was room for all of them then
+    assert order.judge("c", origins[-FEW_ORIGINS], 1) is Verdict.OLD
+    assert order.judge("c", origins[-FEW_ORIGINS - 1], 1) is Verdict.NEXT
+    for room in ("a", "b", "c"):
+        order.forget(room)
+    for origin in origins:
+        order.judge("d", origin, 1)
+    assert order.judge("d", origins[0], 1) is Verdict.OLD

@@ -106,3 +106,12 @@ def test_in_the_end_the_server_has_what_is_wanted(steps: list[str]) -> None:
     while on_the_way:
         answer()
     assert is_subscribed == is_wanted == subscriptions.is_confirmed(A)
+
+
+def test_what_is_wanted_and_dropped_while_the_store_is_away_leaves_nothing() -> None:
+    subscriptions = Subscriptions()
+    subscriptions.lost()
+    for number in range(10):
+        subscriptions.want(b"%d" % number)
+        subscriptions.drop(b"%d" % number)
+    assert not subscriptions._changed

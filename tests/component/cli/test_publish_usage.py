@@ -11,7 +11,7 @@ from support.fake_primary import FakePrimary, fake_primary
 
 from stickygw.errors import ExitCode
 
-AWAY = {"url": "redis://:sesame@127.0.0.1:1/0", "prefix": "p", "secret": "an open secret"}
+AWAY = {"url": "redis://:sesame@127.0.0.1:1/0", "prefix": "p", "secret": "an open secret of thirty-two bytes"}
 
 
 @pytest.fixture
@@ -36,6 +36,8 @@ async def primary(short_dir: Path) -> AsyncIterator[FakePrimary]:
         ["", "hello"],
         ["--user", "a\nb", "hello"],
         ["--session", "s" * 300, "hello"],
+        ["--session", "", "hello"],
+        ["--user", "", "hello"],
     ],
 )
 async def test_what_cannot_be_sent_is_a_wrong_command_line(short_dir: Path, arguments: list[str]) -> None:

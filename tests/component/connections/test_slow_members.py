@@ -195,6 +195,17 @@ async def test_a_message_longer_than_the_bound_goes_out_alone_and_is_dropped_beh
     assert numbers_of(await pair.read_frames(Opcode.TEXT)) == [3]
 
 
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+async def test_a_message_longer_than_the_bound_is_not_dropped_for_who_keeps_up(
+    pair: SocketPair, policy: SlowConsumer
+) -> None:
+    texts = ["short", "x" * 2 * MAX_OUTBOX]
+    pair.websocket.deliver(Batch([PreparedMessage.of(text) for text in texts], policy))
+    frames = await pair.read_frames(Opcode.TEXT, 2)
+    assert [bytes(frame.data).decode() for frame in frames] == texts
+    assert pair.counters.total("messages_dropped") == 0
+
+
 async def test_each_message_has_the_policy_of_its_room() -> None:
     policies: dict[str, SlowConsumer] = {"tick": "drop_oldest", "first": "drop_newest", "talk": "disconnect"}
     pair = SocketPair(max_outbox=MAX_OUTBOX)

@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.gateway import ROOT, Gateway, running_gateway
+from support.gateway import IN_TURNS, ROOT, Gateway, running_gateway
 from support.raw import exchange, get, head
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
 TARGET = f"{ROOT / 'examples' / 'fastapi_chat' / 'app.py'}:app"
-IN_TURNS = ("--first-visit", "round_robin", "--set", "slow_start=0")
 
 
 @pytest.fixture

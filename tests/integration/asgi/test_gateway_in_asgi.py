@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.client import DEADLINE
-from support.gateway import Gateway
+from support.gateway import IN_TURNS, Gateway
 from support.raw import Answer, exchange, get, head
 
 APP = f"{Path(__file__).parent / 'apps' / 'gateway_in_asgi.py'}:app"
@@ -21,7 +21,7 @@ WORKERS = 4
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    with Gateway(APP, "--first-visit", "round_robin", workers=WORKERS) as gateway:
+    with Gateway(APP, *IN_TURNS, workers=WORKERS) as gateway:
         yield gateway
         assert "Traceback" not in gateway.log
 

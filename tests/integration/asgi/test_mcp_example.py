@@ -5,14 +5,12 @@ from __future__ import annotations
 import pytest
 from mcp.client import Client
 from support.example_clients import Outcome, run_client
-from support.gateway import ROOT, running_gateway
+from support.gateway import IN_TURNS, ROOT, running_gateway
 from support.uvicorn_server import Uvicorn
 
 EXAMPLE = ROOT / "examples" / "mcp_server"
 TARGET = f"{EXAMPLE / 'app.py'}:app"
 LEARN = ("--learn", "header:mcp-session-id")
-IN_TURNS = ("--first-visit", "round_robin", "--set", "slow_start=0")
-"""One newcomer on each worker after the other, so that few sessions use them all."""
 
 
 async def conversations(url: str, sessions: int, calls: int) -> Outcome:

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 import socketio
 from support.example_clients import Outcome, run_client
-from support.gateway import ROOT, running_gateway
+from support.gateway import IN_TURNS, ROOT, running_gateway
 from support.uvicorn_server import Uvicorn
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
@@ -18,8 +18,6 @@ from support.waiting import wait_until
 EXAMPLE = ROOT / "examples" / "socketio_polling"
 TARGET = f"{EXAMPLE / 'app.py'}:app"
 LEARN = ("--learn", "engineio")
-IN_TURNS = ("--first-visit", "round_robin", "--set", "slow_start=0")
-"""One newcomer on each worker after the other, so that few clients use them all."""
 SHORT_STOP = ("--set", "stop_timeout=1")
 """python-engineio leaves a poll that its client has given up unanswered for 25 s, and a stop would wait for it."""
 

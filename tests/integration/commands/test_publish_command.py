@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.gateway import Gateway
+from support.gateway import IN_TURNS, Gateway
 from support.logs import whole_log
 from support.publishers import SECRET
 from support.valkey import ValkeyServer
@@ -42,7 +42,7 @@ def client(gateway: Gateway) -> connect:
 
 
 async def test_with_the_embedded_store_members_users_and_sessions_get_it() -> None:
-    with Gateway(ADDRESSED, "--first-visit", "round_robin", workers=2) as gateway:
+    with Gateway(ADDRESSED, *IN_TURNS, workers=2) as gateway:
         async with client(gateway) as member, client(gateway) as ada:
             assert await ask(member, "join lobby") == "joined lobby"
             assert await ask(ada, "identify ada") == "identified ada"

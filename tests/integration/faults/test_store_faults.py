@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.client import Client
-from support.gateway import Gateway
+from support.gateway import IN_TURNS, Gateway
 from support.observed import quantile
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
@@ -78,7 +78,7 @@ class Traffic:
 
 @asynccontextmanager
 async def traffic_over(server: ValkeyServer) -> AsyncIterator[tuple[Gateway, Traffic]]:
-    options = ["--redis", server.url, "--first-visit", "round_robin", "--set", f"redis.prefix=t{secrets.token_hex(4)}"]
+    options = ["--redis", server.url, *IN_TURNS, "--set", f"redis.prefix=t{secrets.token_hex(4)}"]
     with Gateway(PROBE, *options, workers=2, environment={"STICKYGW_SECRET": "s" * 40}) as gateway:
         traffic = Traffic(gateway)
         await traffic.start()

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stickygw.wire import envelope as envelopes
+from stickygw.wire.closing import close_payload
 from stickygw.wire.envelope import (
     CLOSE,
     GROUP_BYTES,
@@ -59,20 +60,30 @@ def test_the_bytes_of_an_envelope_with_all_its_parts_are_these() -> None:
     )
 
 
-ENVELOPES = st.builds(
-    Envelope,
-    origin=st.binary(min_size=ORIGIN_BYTES, max_size=ORIGIN_BYTES),
-    sequence=st.integers(1, 2**63),
-    opcode=st.just(TEXT),
-    payload=st.text().map(str.encode),
-    to=st.text(st.characters(codec="utf-8"), max_size=envelopes.MAX_TO_BYTES),
-    group=st.just(b"") | st.binary(min_size=GROUP_BYTES, max_size=GROUP_BYTES),
-) | st.builds(
-    Envelope,
-    origin=st.just(ORIGIN),
-    sequence=st.integers(1, 2**63),
-    opcode=st.sampled_from([HEAD, BINARY, CLOSE]),
-    payload=st.binary(min_size=2),
+ENVELOPES = (
+    st.builds(
+        Envelope,
+        origin=st.binary(min_size=ORIGIN_BYTES, max_size=ORIGIN_BYTES),
+        sequence=st.integers(1, 2**63),
+        opcode=st.just(TEXT),
+        payload=st.text().map(str.encode),
+        to=st.text(st.characters(codec="utf-8"), max_size=envelopes.MAX_TO_BYTES),
+        group=st.just(b"") | st.binary(min_size=GROUP_BYTES, max_size=GROUP_BYTES),
+    )
+    | st.builds(
+        Envelope,
+        origin=st.just(ORIGIN),
+        sequence=st.integers(1, 2**63),
+        opcode=st.sampled_from([HEAD, BINARY]),
+        payload=st.binary(),
+    )
+    | st.builds(
+        Envelope,
+        origin=st.just(ORIGIN),
+        sequence=st.integers(1, 2**63),
+        opcode=st.just(CLOSE),
+        payload=st.builds(close_payload, st.integers(3000, 4999), st.text(st.characters(codec="utf-8"), max_size=30)),
+    )
 )
 
 
@@ -101,6 +112,9 @@ def test_an_envelope_comes_back_as_it_went(keys: EnvelopeKeys, envelope: Envelop
         (2, ORIGIN, 1, TEXT, "text", "", b""),
         (2, ORIGIN, 1, TEXT, b"\xff", "", b""),
         (2, ORIGIN, 1, CLOSE, b"\x03", "", b""),
+        (2, ORIGIN, 1, CLOSE, (1005).to_bytes(2) + b"no code that is sent", "", b""),
+        (2, ORIGIN, 1, CLOSE, (1000).to_bytes(2) + b"\xff", "", b""),
+        (2, ORIGIN, 1, CLOSE, (1000).to_bytes(2) + b"x" * 124, "", b""),
         (2, ORIGIN, 1, TEXT, b"", b"", b""),
         (2, ORIGIN, 1, TEXT, b"", None, b""),
         (2, ORIGIN, 1, TEXT, b"", "x" * 257, b""),
