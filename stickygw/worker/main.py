@@ -37,8 +37,12 @@ log = logging.getLogger("stickygw.worker")
 
 Order = TypeVar("Order", Drain, Stop)
 
-STOP_MARGIN_SECONDS = 0.2
-"""A worker that can't end in time says so this much before its primary cuts it."""
+STOP_MARGIN = 0.25
+"""A worker that can't end in time says so before its primary cuts it, by this share of its time, within these bounds:
+on a busy machine a process takes a while to end."""
+
+LEAST_MARGIN_SECONDS = 0.2
+MOST_MARGIN_SECONDS = 1.0
 
 COME_BACK_SECONDS = 1.0
 """Over how long a client that a drain closes is asked to spread its return; the drain itself spreads them all."""
@@ -244,7 +248,8 @@ class Worker:
 
 
 def _without_margin(grace_seconds: float) -> float:
-    return max(0.1, grace_seconds - STOP_MARGIN_SECONDS)
+    margin = min(MOST_MARGIN_SECONDS, max(LEAST_MARGIN_SECONDS, STOP_MARGIN * grace_seconds))
+    return max(0.1, grace_seconds - margin)
 
 
 async def _first_of(*futures: asyncio.Future[Any], timeout: float | None = None) -> None:

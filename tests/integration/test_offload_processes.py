@@ -59,7 +59,7 @@ async def test_a_killed_worker_takes_its_processes_with_it(tmp_path: Path) -> No
     ("number", "code"), [(signal.SIGTERM, ExitCode.FORCED_STOP), (signal.SIGINT, ExitCode.OK)], ids=["term", "ctrl-c"]
 )
 async def test_a_call_that_never_ends_is_cut_in_the_stop(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    async with running_gateway(HEAVY, "--set", "stop_timeout=1.5", workers=1) as gateway:
+    async with running_gateway(HEAVY, "--set", "stop_timeout=4", workers=1) as gateway:
         async with Client(gateway.ws_url) as client:
             pid = await spinning(client, tmp_path)
             asked = time.monotonic()
