@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.bridge_nodes import Node
+from support.publishers import SECRET
 from support.valkey import ValkeyServer
 
 NewNode = Callable[..., Coroutine[Any, Any, Node]]
@@ -22,6 +23,21 @@ async def new_node(prefix: str) -> AsyncIterator[NewNode]:
         nodes.append(node)
         await node.bridge.start()
         return node
+
+    yield make
+    for node in nodes:
+        await node.bridge.stop()
+
+
+@pytest.fixture
+async def new_signed_node(prefix: str) -> AsyncIterator[NewNode]:
+    """Starts nodes at a URL, which sign what they send with `SECRET`."""
+    nodes: list[Node] = []
+
+    async def make(url: str) -> Node:
+        nodes.append(Node(url, prefix, secrets=(SECRET.encode(),)))
+        await nodes[-1].bridge.start()
+        return nodes[-1]
 
     yield make
     for node in nodes:

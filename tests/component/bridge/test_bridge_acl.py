@@ -77,20 +77,6 @@ def user(request: pytest.FixtureRequest, prefix: str) -> Iterator[User]:
 
 
 @pytest.fixture
-async def new_node(prefix: str) -> AsyncIterator[NewNode]:
-    nodes: list[Node] = []
-
-    async def make(url: str) -> Node:
-        nodes.append(Node(url, prefix, secrets=(SECRET.encode(),)))
-        await nodes[-1].bridge.start()
-        return nodes[-1]
-
-    yield make
-    for node in nodes:
-        await node.bridge.stop()
-
-
-@pytest.fixture
 async def tracking(user: User, prefix: str) -> AsyncIterator[Tracking]:
     link = Tracking(connections(user.url), prefix=prefix, on_invalidated=lambda ids: None, random=Random(1))
     yield link
@@ -102,8 +88,8 @@ def warnings(caplog: pytest.LogCaptureFixture, start: str) -> list[str]:
     return [line for line in lines if line.startswith(start)]
 
 
-async def use_rooms(new_node: NewNode, url: str) -> None:
-    a, b = await new_node(url), await new_node(url)
+async def use_rooms(new_signed_node: NewNode, url: str) -> None:
+    a, b = await new_signed_node(url), await new_signed_node(url)
     await b.bridge.subscribe("left")
     b.bridge.unsubscribe("left")
     await b.bridge.subscribe("room")
@@ -130,12 +116,12 @@ async def use_sessions(url: str, prefix: str) -> None:
 
 
 async def test_a_gateway_needs_what_is_documented_and_nothing_of_it_in_vain(
-    user: User, tracking: Tracking, prefix: str, new_node: NewNode
+    user: User, tracking: Tracking, prefix: str, new_signed_node: NewNode
 ) -> None:
     user.admin.script_flush()
     before = user.calls()
     tracking.start()
-    await use_rooms(new_node, user.url)
+    await use_rooms(new_signed_node, user.url)
     await use_sessions(user.url, prefix)
     await asyncio.wait_for(tracking.armed.wait(), 10)
     used = {name for name, calls in user.calls().items() if calls > before.get(name, 0)}
@@ -144,19 +130,21 @@ async def test_a_gateway_needs_what_is_documented_and_nothing_of_it_in_vain(
 
 
 async def test_all_but_dangerous_commands_are_enough(
-    user: User, tracking: Tracking, prefix: str, new_node: NewNode
+    user: User, tracking: Tracking, prefix: str, new_signed_node: NewNode
 ) -> None:
     user.may("+@all", "-@dangerous")
     tracking.start()
-    await use_rooms(new_node, user.url)
+    await use_rooms(new_signed_node, user.url)
     await use_sessions(user.url, prefix)
     await asyncio.wait_for(tracking.armed.wait(), 10)
     assert user.refusals() == []
 
 
 @kinds
-async def test_a_publisher_needs_one_command_and_no_key(kind: Any, user: User, prefix: str, new_node: NewNode) -> None:
-    node = await new_node(user.url)
+async def test_a_publisher_needs_one_command_and_no_key(
+    kind: Any, user: User, prefix: str, new_signed_node: NewNode
+) -> None:
+    node = await new_signed_node(user.url)
     await node.bridge.subscribe("room")
     user.may("resetkeys", "-@all", "+publish")
     publisher = kind(user.url.replace("db=1&", ""), secret=SECRET, prefix=prefix)
@@ -179,10 +167,10 @@ async def test_a_publisher_that_may_not_publish_is_told(kind: Any, rules: list[s
 
 
 async def test_what_may_not_be_published_is_counted_said_once_and_told_as_a_gap_when_it_may(
-    user: User, new_node: NewNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    user: User, new_signed_node: NewNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stickygw.bridge.redis.HEAD_SECONDS", 0.05)
-    a, b = await new_node(user.url), await new_node(user.url)
+    a, b = await new_signed_node(user.url), await new_signed_node(user.url)
     for node in (a, b):
         await node.bridge.subscribe("room")
     user.may("-publish")
@@ -203,21 +191,21 @@ async def test_what_may_not_be_published_is_counted_said_once_and_told_as_a_gap_
 
 
 async def test_without_the_right_to_hear_of_sessions_the_log_says_so(
-    user: User, tracking: Tracking, prefix: str, new_node: NewNode, caplog: pytest.LogCaptureFixture
+    user: User, tracking: Tracking, prefix: str, new_signed_node: NewNode, caplog: pytest.LogCaptureFixture
 ) -> None:
     user.may("resetchannels", f"&{prefix}:*")
     tracking.start()
     await wait_until(lambda: warnings(caplog, "session tracking: not connected: "))
     assert "permissions" in caplog.text
     assert not tracking.armed.is_set()
-    await use_rooms(new_node, user.url)
+    await use_rooms(new_signed_node, user.url)
     await use_sessions(user.url, prefix)
 
 
 async def test_a_password_that_is_changed_ends_bridging_until_it_is_changed_back(
-    user: User, new_node: NewNode, caplog: pytest.LogCaptureFixture
+    user: User, new_signed_node: NewNode, caplog: pytest.LogCaptureFixture
 ) -> None:
-    a, b = await new_node(user.url), await new_node(user.url)
+    a, b = await new_signed_node(user.url), await new_signed_node(user.url)
     await b.bridge.subscribe("room")
     user.may("resetpass", ">another")
     user.end_connections()
@@ -236,14 +224,14 @@ async def test_a_wrong_password_is_said_and_not_shown(
     kind: Any,
     user: User,
     prefix: str,
-    new_node: NewNode,
+    new_signed_node: NewNode,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.setattr("stickygw.bridge.redis.CONNECT_SECONDS", 0.1)
     user.may("resetpass", ">another")
-    node = await new_node(user.url)
+    node = await new_signed_node(user.url)
     wrong = [f"bridge {half}: not connected: {INVALID}" for half in ("publisher", "subscriber")]
     await wait_until(lambda: all(warnings(caplog, line) == [line] for line in wrong))
     assert not node.bridge.is_connected

@@ -67,20 +67,6 @@ def refused_url(request: pytest.FixtureRequest, store: TlsServer, tmp_path_facto
     return store.url(user=USER, authority=Authority(tmp_path_factory.mktemp("stranger"), "stranger"))
 
 
-@pytest.fixture
-async def new_node(prefix: str) -> AsyncIterator[NewNode]:
-    nodes: list[Node] = []
-
-    async def make(url: str) -> Node:
-        nodes.append(Node(url, prefix, secrets=(SECRET.encode(),)))
-        await nodes[-1].bridge.start()
-        return nodes[-1]
-
-    yield make
-    for node in nodes:
-        await node.bridge.stop()
-
-
 @asynccontextmanager
 async def tracking(url: str, prefix: str, calls: list[list[SessionId] | None]) -> AsyncIterator[Tracking]:
     link = Tracking(connections(url), prefix=prefix, on_invalidated=calls.append, random=Random(1))
@@ -96,9 +82,9 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_messages_cross_and_come_again_after_the_connections_were_lost(
-    store: TlsServer, new_node: NewNode
+    store: TlsServer, new_signed_node: NewNode
 ) -> None:
-    a, b = await new_node(store.url(user=USER)), await new_node(store.url(user=USER))
+    a, b = await new_signed_node(store.url(user=USER)), await new_signed_node(store.url(user=USER))
     await b.bridge.subscribe("room")
     long = "long " * 100_000  # many records of TLS
     a.publish("1", long)
@@ -141,14 +127,14 @@ async def test_a_server_that_cannot_prove_its_name_is_not_told_a_word(
     refused_url: str,
     store: TlsServer,
     prefix: str,
-    new_node: NewNode,
+    new_signed_node: NewNode,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.setattr("stickygw.bridge.redis.CONNECT_SECONDS", 0.1)
     logged_in = store.admin.info("commandstats").get("cmdstat_auth", {"calls": 0})["calls"]
-    node = await new_node(refused_url)
+    node = await new_signed_node(refused_url)
     async with tracking(refused_url, prefix, []) as link:
         for name in ("bridge publisher", "bridge subscriber", "session tracking"):
             refusal = f"{name}: not connected: Error 1 connecting to "
@@ -163,10 +149,10 @@ async def test_a_server_that_cannot_prove_its_name_is_not_told_a_word(
 
 
 async def test_a_certificate_that_is_changed_is_told_though_connections_end_without_a_reason(
-    tmp_path: Path, new_node: NewNode, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, new_signed_node: NewNode, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(TlsServer(tmp_path)) as server:
-        node = await new_node(server.url(user="default:"))
+        node = await new_signed_node(server.url(user="default:"))
         certificate, key = Authority(tmp_path, "stranger").sign(HOST)
         server.admin.config_set("tls-cert-file", str(certificate), "tls-key-file", str(key))
         server.admin.client_kill_filter(user="default", skipme=True)
