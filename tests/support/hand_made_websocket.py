@@ -1,9 +1,15 @@
-"""A WebSocket of an ASGI application, beneath which there is no connection: `HandMade`."""
+"""A WebSocket of an ASGI application, beneath which there is no connection, and the worker whose rooms it is in."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from stickygw import App
+from stickygw.testing import AppClient
 
 marked: contextvars.ContextVar[str] = contextvars.ContextVar("marked", default="")
 
@@ -31,3 +37,16 @@ class HandMade:
 
     async def close(self, code: int, reason: str) -> None:
         self.sent.append((code, reason))
+
+
+@asynccontextmanager
+async def worker_left_empty() -> AsyncIterator[AppClient]:
+    """A worker with small bounds, in whose rooms nobody is at the end."""
+    async with AppClient(App(), outbox_bytes=1000, outbox_seconds=0.2) as client:
+        yield client
+        assert not client.runtime.hub._rooms, "everybody has left"
+        assert not client.runtime.hub._rooms_of
+
+
+def publish(client: AppClient, message: Any, room: str = "r") -> None:
+    client._app.publish(room, message)

@@ -10,6 +10,7 @@ from stickygw.apps.native.awaitables import DONE, NEXT_TURN, Later
 from stickygw.bridge.addresses import DIRECT, check_room, user_address
 from stickygw.bridge.base import Bridge, Publication
 from stickygw.bridge.hub import Hub, Member
+from stickygw.connections.websocket import CLOSE_SECONDS
 from stickygw.errors import RoomNameError
 from stickygw.wire.closing import close_payload, read_close
 from stickygw.wire.envelope import CLOSE, GROUP_BYTES
@@ -28,8 +29,8 @@ together; if so many others came between, a member could get two."""
 MAX_ROOMS = 1000
 """Rooms of one message."""
 
-CLOSE_WITHIN = 4.5
-"""Seconds in which a connection that is disconnected from elsewhere has closed."""
+CLOSE_WITHIN = CLOSE_SECONDS
+"""Seconds in which a connection that is disconnected from elsewhere has closed, its handlers' time included."""
 
 
 class Target(Member, Protocol):

@@ -6,10 +6,9 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
-from support.hand_made_websocket import HandMade, marked
+from support.hand_made_websocket import HandMade, marked, publish, worker_left_empty
 from support.waiting import wait_until
 
 from stickygw import App, OutsideGateway
@@ -25,14 +24,8 @@ def websocket() -> HandMade:
 
 @pytest.fixture
 async def client() -> AsyncIterator[AppClient]:
-    async with AppClient(App(), outbox_bytes=1000, outbox_seconds=0.2) as client:
+    async with worker_left_empty() as client:
         yield client
-        assert not client.runtime.hub._rooms, "everybody has left"
-        assert not client.runtime.hub._rooms_of
-
-
-def publish(client: AppClient, message: Any, room: str = "r") -> None:
-    client._app.publish(room, message)
 
 
 # Membership

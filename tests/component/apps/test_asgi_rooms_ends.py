@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from starlette.websockets import WebSocketDisconnect
-from support.hand_made_websocket import HandMade
+from support.hand_made_websocket import HandMade, publish, worker_left_empty
 from support.waiting import wait_until
 
-from stickygw import App
 from stickygw.asgi import rooms
 from stickygw.testing import AppClient
 
@@ -23,14 +21,8 @@ def websocket() -> HandMade:
 
 @pytest.fixture
 async def client() -> AsyncIterator[AppClient]:
-    async with AppClient(App(), outbox_bytes=1000, outbox_seconds=0.2) as client:
+    async with worker_left_empty() as client:
         yield client
-        assert not client.runtime.hub._rooms, "everybody has left"
-        assert not client.runtime.hub._rooms_of
-
-
-def publish(client: AppClient, message: Any, room: str = "r") -> None:
-    client._app.publish(room, message)
 
 
 def count_of(client: AppClient, *labels: str) -> int:
