@@ -22,6 +22,8 @@ or that a deploy replaces, takes nobody's place away. The worker that gets a slo
   owner, and the one before it drains beside the next.
 - A worker owns its slot when its application has started, not when its process exists. The one before it drains from
   then on, so that a replacement never leaves a slot empty.
+- The worker before it moves its live WebSockets to the owner, as [live-move.md](explanation/live-move.md) tells, and
+  closes only what cannot move. One whose slot goes, or is drained, has nobody to give them to: it closes all.
 - A worker that dies is started again, whatever else is going on. An application that cannot start ends the gateway only
   if no worker has been ready since the gateway began.
 - Commands and recycling are done one at a time, slot by slot. {waiting} commands may wait; further ones are refused.
@@ -101,7 +103,16 @@ def waits() -> str:
         ),
         ("a worker that got `SIGABRT`, or whose link is closed", f"{roster.ENDING_SECONDS:g} s", "`SIGKILL`"),
         ("a worker that got `SIGKILL`", f"{roster.ENDING_SECONDS:g} s", "`SIGKILL` again"),
-        ("the next slot of a reload, for the clients of the one before it", spread, "its next worker is started"),
+        (
+            "a handler that is at work, when its connection is to move",
+            _setting("move_grace"),
+            "its connection is closed (1012)",
+        ),
+        (
+            "the next slot of a reload, for the clients of the one before it that could not move",
+            spread,
+            "its next worker is started",
+        ),
         (
             "a slot whose worker died",
             f"nothing; then {backoff.FIRST_DELAY_SECONDS:g} s, doubled with each death up to "

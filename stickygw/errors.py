@@ -13,11 +13,13 @@
     │   └── CommandError         the running gateway refused a command, or could not carry it out
     ├── OutsideGateway           what only works in a gateway's worker, or for one of its requests, was called elsewhere
     ├── ConnectionClosed         the WebSocket has ended; raised by ``send`` and ``receive``
+    │   └── ConnectionMoved      it goes on in another worker; raised where the object was kept in the old one
     ├── TellError                a message to another worker was not delivered, or not answered
     ├── OffloadFull              too many offloaded calls wait already
     ├── SessionEnded             the session was destroyed or replaced, or what was stored of it is gone
     ├── SessionUnavailable       the session store did not answer, so nothing was read or written
     ├── SessionValueError        a value that a session cannot keep
+    ├── StateValueError          a value of ``conn.state`` that cannot go to another worker
     ├── RoomNameError            a room name that is empty, too long or not text
     ├── PublishError             the store did not take what another program published, or did not answer
     └── Refuse                   raised by an application in ``on_handshake`` to answer with an HTTP status
@@ -125,6 +127,16 @@ class ConnectionClosed(StickygwError):
         self.reason = reason
 
 
+class ConnectionMoved(ConnectionClosed):
+    """The WebSocket is open, but served by another worker now: a task of the application's kept the object.
+
+    `code` is 1012, as if it had been closed for the reload.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1012, "moved to another worker")
+
+
 class TellError(StickygwError):
     """A message to another worker was not delivered, or not answered; the text says which, and why."""
 
@@ -143,6 +155,10 @@ class SessionUnavailable(StickygwError):
 
 class SessionValueError(StickygwError, ValueError):
     """A value that a session cannot keep: not one of msgpack's types, or too large."""
+
+
+class StateValueError(StickygwError, ValueError):
+    """A value of ``conn.state`` that cannot go to another worker with its connection; the text says which, and why."""
 
 
 class RoomNameError(StickygwError, ValueError):

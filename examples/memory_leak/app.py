@@ -8,8 +8,8 @@ let go. A fresh worker has some 50 MB, so that each of these lines brings the ga
     stickygw tell keep 10000
 
 In another terminal, ``stickygw top`` shows how RSS grows. At `max_rss` a second worker appears in the slot. When it is
-ready it takes the clients; the one before it closes its connections with 1012, which tells browsers to come back, and
-ends, and its memory with it. Then it is the other slot's turn: never two at once. The log says "worker recycled".
+ready it takes over the clients, those too whose WebSockets are open, and they notice nothing. The one before it ends,
+and its memory with it. Then it is the other slot's turn: never two at once. The log says "worker recycled".
 """
 
 import os

@@ -13,6 +13,7 @@ DIRECT = "\x00direct"
 """Heard by every worker: for what is meant for one session or connection, which nobody knows where to find."""
 
 _USER = "\x00user:"
+_LOCAL = "\x00local:"
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
@@ -29,6 +30,22 @@ def check_room(name: str) -> str:
 def user_address(name: str) -> str:
     """The address of a user's connections. No room can have it. Raises `RoomNameError`, as `check_room` does."""
     return _USER + _checked(name, "user")
+
+
+def local_address(room: str) -> str:
+    """Where the two workers of a slot that is being moved tell each other what is published in `room` for it alone. It
+    is an address of copies: nobody subscribes to it."""
+    return _LOCAL + room
+
+
+def room_of(address: str) -> str:
+    """The room of a `local_address`; any other address itself."""
+    return address.removeprefix(_LOCAL)
+
+
+def is_local(address: str) -> bool:
+    """Whether it is a `local_address`."""
+    return address.startswith(_LOCAL)
 
 
 def is_room(address: str) -> bool:

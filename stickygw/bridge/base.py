@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What is published at an address: see `stickygw.wire.envelope.Envelope` for its parts."""
+    """What is published at an address: see `stickygw.wire.envelope.Envelope` for its parts.
+
+    `origin` and `number` say whose it is and which, once it has been published; b"" and 0 before.
+    """
 
     opcode: int
     payload: bytes
     to: str = ""
     group: bytes = b""
+    origin: bytes = field(default=b"", compare=False)
+    number: int = field(default=0, compare=False)
 
 
 OnPublication = Callable[[str, Publication], None]
@@ -22,6 +27,9 @@ OnPublication = Callable[[str, Publication], None]
 
 OnGap = Callable[[list[str]], None]
 """Called with the addresses at which something may have been missed: never an empty list. It must not wait."""
+
+OnCopy = Callable[[bytes, bytes], None]
+"""Called with the channel and the bytes of an envelope. It must not wait."""
 
 CONFIRM_SECONDS = 2.0
 """How long the awaitable of `Bridge.subscribe` lasts at most."""
@@ -34,6 +42,10 @@ class Bridge(Protocol):
     (``bridge_lost``), and where a receiver can know of it, it is told through `OnGap`. A bridge never brings
     a worker its own messages: local members get those directly.
     """
+
+    @property
+    def origin(self) -> bytes:
+        """What tells this bridge's messages from all others': 8 random bytes."""
 
     @property
     def is_connected(self) -> bool:
@@ -56,8 +68,9 @@ class Bridge(Protocol):
     def unsubscribe(self, address: str) -> None:
         """Receive `address` no more; acts when called."""
 
-    def publish(self, address: str, publication: Publication) -> None:
-        """Send `publication` to all other workers that receive `address`; never waits. Raises `RoomNameError`."""
+    def publish(self, address: str, publication: Publication) -> int:
+        """Send `publication` to all other workers that receive `address`; never waits. Its number: they rise by one for
+        each address. Raises `RoomNameError`."""
 
     @property
     def backlog(self) -> int:
@@ -69,3 +82,47 @@ class Bridge(Protocol):
         Bounded by what a bridge keeps unanswered and how long it waits for an answer, whatever is published
         meanwhile.
         """
+
+    # For connections that move between two workers: docs/explanation/live-move.md
+
+    def position_of(self, address: str) -> dict[bytes, int]:
+        """The last number that has come from each origin, and of our own: what members have been given here."""
+
+    def is_heard(self, address: str) -> bool:
+        """Whether all comes that is published there. False: nobody listens, or `OnGap` follows."""
+
+    def owed(self) -> Callable[[str], bool]:
+        """Whether something of ours was lost at an address, and receivers had not been told at the time of this
+        call."""
+
+    def ping(self, callback: Callable[[bool], None]) -> None:
+        """Call back once, True as soon as all has come that was published before this call, and all is confirmed that
+        was subscribed; False if the store is away, or does not answer for a second: what is not confirmed then is told
+        as a gap."""
+
+    def copy_to(self, callback: OnCopy, *, with_local: bool) -> None:
+        """Give each envelope that is published from now on to `callback` too, at once; those of `publish_copy` only if
+        `with_local`."""
+
+    def stop_copies(self, callback: OnCopy) -> None:
+        """No more for `callback`. Idempotent."""
+
+    def publish_copy(self, address: str, publication: Publication) -> int:
+        """`publish` to the copies alone, at a `local_address`. Its number."""
+
+    def ignore(self, origin: bytes) -> None:
+        """Take messages of `origin` as copies only, from now on: all of them come so, whatever the store does."""
+
+    def heed(self, origin: bytes) -> None:
+        """Take them from the store again. Idempotent."""
+
+    def watch_for(self, channel: bytes, data: bytes, callback: Callable[[], None]) -> None:
+        """Call back before the store's next message from the sender of this envelope is looked at, if that is as new,
+        or newer: for who keeps the envelope, as a copy, unread."""
+
+    def stop_watching(self, callback: Callable[[], None]) -> None:
+        """Nothing more for `callback`. Idempotent."""
+
+    def take_copy(self, channel: bytes, data: bytes) -> None:
+        """An envelope that came as a copy. It is checked, and counts if it comes first, as if the store had brought
+        it."""

@@ -124,6 +124,11 @@ class Hub:
         """Who is in `room`, in the order of joining."""
         return tuple(self._rooms[room].members) if room in self._rooms else ()
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The rooms that have members."""
+        return tuple(self._rooms)
+
     # Delivery
 
     def publish(
@@ -166,6 +171,21 @@ class Hub:
         """Give `member` messages that are for it alone, behind what was published in its rooms."""
         self.catch_up(member)
         self._deliver(member, batch)
+
+    def has_waiting(self, member: Member) -> bool:
+        """Whether `member` has not been given all that was published in its rooms."""
+        return member in self._giving or any(
+            room in self._unsettled and room.members[member] < room.end for room in self._rooms_of.get(member, ())
+        )
+
+    def give_missed(self, member: Member, messages: Iterable[tuple[str, PreparedMessage]]) -> None:
+        """Give `member` these now, each with the room that it was published in: what it missed before it came here.
+        Nothing that is published here later goes before them."""
+        entries = [
+            Entry(0, message, policy=self._rooms[room].policy if room in self._rooms else "disconnect")
+            for room, message in messages
+        ]
+        self._give(member, entries)
 
     def _take(self, member: Member) -> Sequence[Entry]:
         """What waits for `member`, in order; the caller gives it, when who is where is settled."""

@@ -13,8 +13,8 @@ from itertools import islice
 from random import Random
 from time import monotonic
 
-from stickygw.bridge.addresses import channel_of
-from stickygw.bridge.base import OnGap, OnPublication, Publication
+from stickygw.bridge.addresses import channel_of, local_address, room_of
+from stickygw.bridge.base import OnCopy, OnGap, OnPublication, Publication
 from stickygw.bridge.publisher import Loss, Publisher
 from stickygw.bridge.sequences import MAX_NUMBERED_ROOMS, Numbering, Order, Verdict
 from stickygw.bridge.subscriber import Subscriber
@@ -33,6 +33,9 @@ HEADS_PER_TURN = 500
 
 HEADS_PAUSE_SECONDS = 0.05
 """The next ones come so long after: a loss on tens of thousands of channels must not fill the queue."""
+
+MAX_PARTNERS = 64
+"""Workers that have sent copies, of which it is remembered that they did."""
 
 FOREIGN_LOG_SECONDS = 60.0
 """How often another secret on our channels is worth a line."""
@@ -67,6 +70,10 @@ class RedisBridge:
         self._counters = counters
         self._clock = clock
         self._addresses: dict[bytes, str] = {}
+        self._tees: dict[OnCopy, bool] = {}  # whether for what is local too
+        self._ignored: set[bytes] = set()  # origins whose copies come
+        self._watched: dict[tuple[bytes, bytes], tuple[int, Callable[[], None]]] = {}  # by channel and origin
+        self._partners: dict[bytes, None] = {}  # whose messages come twice
         self._numbering = Numbering()
         self._order = Order()
         # Channels whose last number is to be told, the latest loss last; whether later messages may overtake that.
@@ -113,6 +120,7 @@ class RedisBridge:
         channel = channel_of(self._prefix, address)
         if self._addresses.pop(channel, None) is not None:
             self._order.forget(address)
+            self._order.forget(local_address(address))
             self._subscriber.unsubscribe(channel)
 
     @property
@@ -126,7 +134,7 @@ class RedisBridge:
 
     # Sending
 
-    def publish(self, address: str, publication: Publication) -> None:
+    def publish(self, address: str, publication: Publication) -> int:
         """See `Bridge.publish`.
 
         A message that is dropped keeps its number, so that the receivers learn of the loss from the next one, or from
@@ -134,10 +142,40 @@ class RedisBridge:
         """
         channel = channel_of(self._prefix, address)
         number = self._numbering.next(channel)
+        data = self._encode(channel, publication, number)
+        self._publisher.publish(channel, data)
+        for tee in tuple(self._tees):
+            tee(channel, data)
+        return number
+
+    def publish_copy(self, address: str, publication: Publication) -> int:
+        """See `Bridge.publish_copy`."""
+        channel = channel_of(self._prefix, address)
+        number = self._numbering.next(channel)
+        data = self._encode(channel, publication, number)
+        for tee, with_local in tuple(self._tees.items()):
+            if with_local:
+                tee(channel, data)
+        return number
+
+    def _encode(self, channel: bytes, publication: Publication, number: int) -> bytes:
         envelope = Envelope(
             self.origin, number, publication.opcode, publication.payload, publication.to, publication.group
         )
-        self._publisher.publish(channel, self._keys.encode(channel, envelope))
+        return self._keys.encode(channel, envelope)
+
+    def copy_to(self, callback: OnCopy, *, with_local: bool) -> None:
+        """See `Bridge.copy_to`."""
+        self._tees[callback] = with_local
+
+    def stop_copies(self, callback: OnCopy) -> None:
+        """See `Bridge.stop_copies`."""
+        self._tees.pop(callback, None)
+
+    def owed(self) -> Callable[[str], bool]:
+        """See `Bridge.owed`."""
+        owed = frozenset(self._owed)
+        return lambda address: channel_of(self._prefix, address) in owed
 
     def _lost(self, channel: bytes, why: Loss) -> None:
         # What was lost with the connection, or without one, is told before anything else is sent on the next.
@@ -169,10 +207,59 @@ class RedisBridge:
 
     # Receiving
 
-    def _receive(self, channel: bytes, data: bytes) -> None:
+    def position_of(self, address: str) -> dict[bytes, int]:
+        """See `Bridge.position_of`."""
+        position = self._order.position(address)
+        own = self._numbering.position(channel_of(self._prefix, address))
+        if own:
+            position[self.origin] = own
+        return position
+
+    def is_heard(self, address: str) -> bool:
+        """See `Bridge.is_heard`."""
+        return self._subscriber.is_heard(channel_of(self._prefix, address))
+
+    def ping(self, callback: Callable[[bool], None]) -> None:
+        """See `Bridge.ping`."""
+        self._subscriber.ping(callback)
+
+    def ignore(self, origin: bytes) -> None:
+        """See `Bridge.ignore`."""
+        self._ignored.add(origin)
+
+    def heed(self, origin: bytes) -> None:
+        """See `Bridge.heed`."""
+        self._ignored.discard(origin)
+
+    def watch_for(self, channel: bytes, data: bytes, callback: Callable[[], None]) -> None:
+        """See `Bridge.watch_for`."""
+        try:
+            envelope = self._keys.decode(channel, data)
+        except EnvelopeError:
+            return  # it is counted when it is taken
+        self._watched.setdefault((channel, envelope.origin), (envelope.sequence, callback))
+
+    def stop_watching(self, callback: Callable[[], None]) -> None:
+        """See `Bridge.stop_watching`."""
+        self._watched = {place: watch for place, watch in self._watched.items() if watch[1] != callback}
+
+    def take_copy(self, channel: bytes, data: bytes) -> None:
+        """See `Bridge.take_copy`."""
         address = self._addresses.get(channel)
         if address is None:
-            return  # it was left while the message was on its way
+            local = self._prefix.encode() + b":local:"
+            room = self._addresses.get(self._prefix.encode() + b":room:" + channel.removeprefix(local))
+            if room is None or not channel.startswith(local):
+                return  # nobody listens there
+            address = local_address(room)
+        self._take(address, channel, data, is_copy=True)
+
+    def _receive(self, channel: bytes, data: bytes) -> None:
+        address = self._addresses.get(channel)
+        if address is not None:  # else it was left while the message was on its way
+            self._take(address, channel, data, is_copy=False)
+
+    def _take(self, address: str, channel: bytes, data: bytes, *, is_copy: bool) -> None:
         try:
             envelope = self._keys.decode(channel, data)
         except ForeignEnvelope:
@@ -184,18 +271,33 @@ class RedisBridge:
             return
         if envelope.origin == self.origin:
             return  # our own echo: local members have it already
+        if not is_copy and envelope.origin in self._ignored:
+            return
+        if self._watched and not is_copy:
+            first, callback = self._watched.get((channel, envelope.origin), (envelope.sequence + 1, None))
+            if callback is not None and envelope.sequence >= first:
+                callback()
+        if is_copy:
+            self._partners.pop(envelope.origin, None)
+            self._partners[envelope.origin] = None
+            if len(self._partners) > MAX_PARTNERS:
+                del self._partners[next(iter(self._partners))]
         verdict = self._order.judge(address, envelope.origin, envelope.sequence)
         if envelope.opcode == HEAD:
             if verdict is not Verdict.OLD or envelope.payload == OVERTAKEN:
                 self._tell_gap([address], "hole")
             return
         if verdict is Verdict.OLD:
-            self._counters.add("bridge_old")
+            if envelope.origin not in self._partners:
+                self._counters.add("bridge_old")
             return
         if verdict is Verdict.HOLE:
-            self._tell_gap([address], "hole")
+            self._tell_gap([room_of(address)], "hole")
+        publication = Publication(
+            envelope.opcode, envelope.payload, envelope.to, envelope.group, envelope.origin, envelope.sequence
+        )
         try:
-            self._on_publication(address, Publication(envelope.opcode, envelope.payload, envelope.to, envelope.group))
+            self._on_publication(address, publication)
         except Exception:
             log.exception("bridge: on_publication raised")
 

@@ -20,6 +20,13 @@ class Member(Hashable, Protocol):
         """Close in good order, within so many seconds. Idempotent."""
 
 
+class Target(Member, Protocol):
+    """A connection that a message can be meant for."""
+
+    def is_meant(self, to: str) -> bool:
+        """Whether `to`, ``session:ID`` or ``connection:ID``, names it."""
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
     """A message in a room. `number` rises with each publish on this worker, whatever the room.

@@ -43,7 +43,12 @@ class Numbering:
 
     def last(self, channel: bytes) -> int:
         """The number of the last message on `channel`; no smaller one, if that is forgotten. At least 1."""
-        return max(1, self._last.get(channel, self._floor))
+        return max(1, self.position(channel))
+
+    def position(self, channel: bytes) -> int:
+        """The number of the last message on `channel`, 0 before the first; a higher one below the next, if that is
+        forgotten."""
+        return self._last.get(channel, self._floor)
 
     def next(self, channel: bytes) -> int:
         """The number of the next message on `channel`."""
@@ -78,6 +83,15 @@ class Order:
                 del origins[next(iter(origins))]
                 self._count -= 1
         return Verdict.NEXT if last is None or sequence == last + 1 else Verdict.HOLE
+
+    def position(self, room: str) -> dict[bytes, int]:
+        """The last number of each sender in `room`. Senders that were forgotten are not in it."""
+        return dict(self._last.get(room, ()))
+
+    def last(self, room: str, origin: bytes) -> int:
+        """The last number of `origin` in `room`; 0: it is not known."""
+        origins = self._last.get(room)
+        return 0 if origins is None else origins.get(origin, 0)
 
     def forget(self, room: str) -> None:
         """Forget a room without members."""

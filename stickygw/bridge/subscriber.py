@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import deque
 from collections.abc import Callable
 from random import Random
 
@@ -25,6 +26,9 @@ PING_SECONDS = 2.0
 """Nothing heard between two pings: the server is dead or stopped, whatever TCP believes. So that is noticed
 within twice this time. It is not the silence that is measured: while our own loop is blocked, nobody pings
 either."""
+
+ANSWER_SECONDS = 1.0
+"""How long an answer to `Subscriber.ping` is waited for."""
 
 CHANNELS_PER_COMMAND = 500
 MESSAGES_PER_TURN = 64
@@ -51,6 +55,8 @@ class Subscriber:
         self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
         self._has_changes = asyncio.Event()
         self._heard_at = 0.0
+        self._pings: list[_Ping] = []  # asked for, and not sent
+        self._pinged: deque[list[_Ping]] = deque()  # for each PING without an answer, whose it is
         self._standing = Standing("bridge subscriber", self._session, self._backoff)
         self.connected = asyncio.Event()
         """Set while every wanted channel of the connection's beginning is subscribed."""
@@ -87,6 +93,24 @@ class Subscriber:
         self._has_changes.set()
         self._end_waits(channel)
 
+    def is_heard(self, channel: bytes) -> bool:
+        """See `Bridge.is_heard`."""
+        return self._subscriptions.is_settled(channel)
+
+    def ping(self, callback: Callable[[bool], None]) -> None:
+        """See `Bridge.ping`: the PING stands behind all that was subscribed before. Of one loop turn, all have one."""
+        if not self.connected.is_set():
+            callback(False)
+            return
+        ping = _Ping(callback)
+        ping.timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._give_up_ping, ping)
+        self._pings.append(ping)
+        self._has_changes.set()
+
+    def _give_up_ping(self, ping: _Ping) -> None:
+        self._subscriptions.owe_unconfirmed()
+        ping.answer(False)
+
     async def _session(self) -> None:
         async with opened(self._connect) as connection:
             self._heard_at = asyncio.get_running_loop().time()
@@ -97,6 +121,11 @@ class Subscriber:
             finally:
                 self.connected.clear()
                 self._subscriptions.lost()
+                unanswered = [ping for pings in (*self._pinged, self._pings) for ping in pings]
+                self._pinged.clear()
+                self._pings = []
+                for ping in unanswered:
+                    ping.answer(False)
                 for channel in tuple(self._waiting):
                     self._end_waits(channel)
 
@@ -125,13 +154,17 @@ class Subscriber:
         while True:
             self._has_changes.clear()
             commands = self._changes()
-            if clock() >= ping_at:
+            is_time = clock() >= ping_at
+            if is_time:
                 await self._check_heard_since(pinged_at)
                 # The first one stands behind all SUBSCRIBEs of a new connection: its answer says they are
                 # done.
-                commands.append((b"PING",))
                 pinged_at = clock()
                 ping_at = pinged_at + PING_SECONDS
+            if is_time or self._pings:
+                commands.append((b"PING",))
+                self._pinged.append(self._pings)
+                self._pings = []
             if commands:
                 async with asyncio.timeout(2 * PING_SECONDS):  # it waits while a stopped server's buffers are full
                     await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
@@ -163,6 +196,9 @@ class Subscriber:
             self._on_gap([channel])
 
     def _ponged(self) -> None:
+        pings = self._pinged.popleft() if self._pinged else []
+        for ping in pings:
+            ping.answer(True)
         if self.connected.is_set():
             return
         self._backoff.succeeded("bridge subscriber")
@@ -188,3 +224,22 @@ class Subscriber:
             waiting.discard(done)
             if not waiting:
                 del self._waiting[channel]
+
+
+class _Ping:
+    """Somebody who waits for an answer, and is told once."""
+
+    def __init__(self, callback: Callable[[bool], None]) -> None:
+        self._callback: Callable[[bool], None] | None = callback
+        self.timer: asyncio.TimerHandle | None = None
+
+    def answer(self, is_answered: bool) -> None:
+        """Tell it. Idempotent."""
+        callback, self._callback = self._callback, None
+        if self.timer is not None:
+            self.timer.cancel()
+        if callback is not None:
+            try:
+                callback(is_answered)
+            except Exception:
+                log.exception("bridge: what was to be done after a ping raised")

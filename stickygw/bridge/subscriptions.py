@@ -38,6 +38,14 @@ class Subscriptions:
         if channel in self._wanted:
             self._owed.add(channel)
 
+    def owe_unconfirmed(self) -> None:
+        """Somebody counts on all that was asked for and is not confirmed."""
+        self._owed.update(channel for channel in self._wanted if not self.is_confirmed(channel))
+
+    def is_settled(self, channel: bytes) -> bool:
+        """Whether it is confirmed and nothing is owed there."""
+        return channel not in self._owed and self.is_confirmed(channel)
+
     def is_confirmed(self, channel: bytes) -> bool:
         """Whether the server has said that all that was asked holds, and that is a subscription."""
         return channel in self._wanted and channel in self._sent and channel not in self._unanswered

@@ -273,6 +273,13 @@ class Settings(_Section):
             "embedded Valkey may then take up to 5 more, after Ctrl-C 0.3."
         ),
     )
+    move_grace: Seconds = Field(
+        default=5.0,
+        description=(
+            "Seconds that a handler which is at work may take before its connection, which then cannot move to its "
+            "slot's next worker, is drained; at most half of drain_timeout."
+        ),
+    )
     drain_timeout: Seconds = Field(
         default=30.0,
         description=(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from heapq import merge
 
 FRAME_COST = 64
 """Bytes of memory that a frame costs beside its data while it waits."""
@@ -36,6 +37,12 @@ class Backlog:
         else:
             self._kept.append((self._added, frame))
             self.kept_cost += cost_of(frame)
+
+    def frames(self) -> list[tuple[bytes, bool]]:
+        """All of them, in order, each with whether it is droppable; they stay."""
+        droppable = ((number, frame, True) for number, frame in self._droppable)
+        kept = ((number, frame, False) for number, frame in self._kept)
+        return [(frame, is_droppable) for _, frame, is_droppable in merge(droppable, kept)]
 
     def drop_oldest(self, cost: int) -> int:
         """Drop droppable frames, the oldest first, until `cost` is free or none is left; how many were dropped."""

@@ -9,11 +9,11 @@ from websockets.exceptions import NegotiationError
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
-from websockets.protocol import OPEN
+from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
 from websockets.typing import ExtensionParameter, Subprotocol
 
-from stickygw.connections.websocket import library_log
+from stickygw.connections.receiving import library_log
 from stickygw.routing.request_head import Head
 from stickygw.wire.prepared import DEFLATE_WINDOW_BITS
 
@@ -74,3 +74,21 @@ def negotiate(
         logger=library_log,
     )
     return protocol, protocol.accept(Request(head.target, headers))
+
+
+def negotiated_before(*, client_window_bits: int, max_message: int) -> Protocol:
+    """A protocol as `negotiate` makes one, of a handshake that was elsewhere: in state OPEN, between two frames.
+
+    `client_window_bits` is the client's of permessage-deflate, 8 … 15; 0: it was not agreed upon.
+    """
+    protocol = Protocol(SERVER, state=OPEN, max_size=max_message, logger=library_log)
+    if client_window_bits:
+        protocol.extensions = [
+            PerMessageDeflate(
+                remote_no_context_takeover=True,
+                local_no_context_takeover=True,
+                remote_max_window_bits=client_window_bits,
+                local_max_window_bits=DEFLATE_WINDOW_BITS,
+            )
+        ]
+    return protocol

@@ -1,4 +1,4 @@
-"""A bare non-blocking socket on the event loop, with an outbox of its own.
+"""A connected socket with an outbox of its own: `SocketTransport`, which can be frozen, and closed in good order.
 
 Nothing else holds bytes of the connection: what was received and not consumed, and what was accepted and not written,
 are both here. What the bytes mean is the owner's business.
@@ -7,27 +7,14 @@ are both here. What the bytes mean is the owner's business.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
-from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
-from typing import Protocol
 
-log = logging.getLogger("stickygw.connections")
-
-RECEIVE_BYTES = 64 * 1024
-"""The most that one wake-up reads."""
-
-HIGH_WATER_BYTES = 64 * 1024
-"""With more than this in the outbox, `send` is worth awaiting."""
-
-WRITE_BYTES = 256 * 1024
-"""The most that is joined for one system call."""
-
-WRITE_COST = 64
-"""Bytes of memory that a write costs beside its data while it waits."""
+from stickygw.connections.flow import Flow, Flusher
+from stickygw.connections.frozen import FrozenTransport
 
 UNSENT_BYTES = 128 * 1024
 """Bytes that the kernel takes of a TCP connection beyond what is on its way (``TCP_NOTSENT_LOWAT``).
@@ -40,96 +27,13 @@ LINGER_SECONDS = 2.0
 """How long a closed connection's last bytes may take to be read by the client before the socket goes."""
 
 
-class TransportOwner(Protocol):
-    """Who a transport works for."""
-
-    def data_received(self, data: bytes) -> None:
-        """Some bytes came; never called while reading is paused."""
-
-    def eof_received(self) -> None:
-        """The client has sent its last byte. The owner closes in its own time."""
-
-    def write_resumed(self) -> None:
-        """The outbox is empty again after it was blocked. The owner may write, or close."""
-
-    def transport_closed(self) -> None:
-        """The socket is closed. Called exactly once, last."""
-
-
-class Flusher:
-    """Writes what one turn of the loop put into outboxes: one system call a connection and turn."""
-
-    __slots__ = ("_call_soon", "_waiting")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._call_soon: Callable[..., object] = loop.call_soon
-        self._waiting: list[SocketTransport] = []
-
-    def add(self, transport: SocketTransport) -> None:
-        """Write `transport`'s outbox at the end of this turn."""
-        if not self._waiting:
-            self._call_soon(self._flush)
-        self._waiting.append(transport)
-
-    def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for transport in waiting:
-            try:
-                transport.flush()
-            except Exception:
-                log.exception("a write failed; its connection ends")
-                transport.abort()
-
-
-class SocketTransport:
-    """One connected socket. Reading starts with `start`; `write` never blocks and never fails.
-
-    The owner bounds the outbox: `outbox_bytes` says how much waits, `blocked_since` (monotonic seconds) that bytes
-    which were there then still wait; None when the kernel takes everything. `received_bytes` and `sent_bytes` are what
-    the kernel gave and took so far; they stay when the transport is closed.
-    """
-
-    __slots__ = (
-        "_flusher",
-        "_is_closing",
-        "_is_eof",
-        "_is_reading",
-        "_is_scheduled",
-        "_linger",
-        "_loop",
-        "_marked_bytes",
-        "_outbox",
-        "_sock",
-        "_waiters",
-        "blocked_since",
-        "is_closed",
-        "is_paused",
-        "outbox_bytes",
-        "owner",
-        "received_bytes",
-        "sent_bytes",
-    )
+class SocketTransport(Flow):
+    __slots__ = ("_at_thaw", "_linger")
 
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, flusher: Flusher) -> None:
-        sock.setblocking(False)
-        self._sock = sock
-        self._loop = loop
-        self._flusher = flusher
-        self._outbox: deque[bytes | memoryview] = deque()
-        self._marked_bytes = 0  # how many of the outbox's bytes were there at `blocked_since`
-        self._waiters: list[asyncio.Future[None]] = []
+        super().__init__(sock, loop, flusher)
         self._linger: asyncio.TimerHandle | None = None
-        self._is_reading = False
-        self._is_scheduled = False
-        self._is_closing = False
-        self._is_eof = False
-        self.owner: TransportOwner | None = None
-        self.outbox_bytes = 0
-        self.received_bytes = 0
-        self.sent_bytes = 0
-        self.blocked_since: float | None = None
-        self.is_closed = False
-        self.is_paused = False
+        self._at_thaw: Callable[[], None] | None = None  # the end that was asked for meanwhile
 
     @property
     def local_address(self) -> tuple[str, int] | str | None:
@@ -156,180 +60,80 @@ class SocketTransport:
         except OSError:
             pass  # not TCP, or the client is gone
 
-    # Reading
+    # Frozen
 
-    def receive_nowait(self, size: int = RECEIVE_BYTES) -> bytes | None:
-        """Read what is there: bytes, b"" at the end of the stream or after an error, None when nothing is there."""
-        try:
-            data = self._sock.recv(size)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
-        self.received_bytes += len(data)
-        return data
+    @property
+    def is_stuck(self) -> bool:
+        """Whether what is written now has to wait: for the client, or until it is thawed."""
+        return self.blocked_since is not None or self.is_frozen
 
-    def start(self, owner: TransportOwner) -> None:
-        """Begin to read for `owner`."""
-        self.owner = owner
-        if not self.is_closed and not self._is_reading:
-            self._is_reading = True
-            self._loop.add_reader(self._sock.fileno(), self._readable)
+    @property
+    def can_freeze(self) -> bool:
+        """Whether `freeze` may be called: it is open, and not frozen."""
+        return not (self._is_closing or self.is_closed or self.is_frozen)
 
-    def detach(self) -> None:
-        """Read for nobody until `start`: what comes waits in the kernel."""
+    def fileno(self) -> int:
+        """The socket's descriptor, to be passed on while it is frozen; -1 when it is closed."""
+        return self._sock.fileno()
+
+    def freeze(self) -> FrozenTransport:
+        """Leave the socket alone until `thaw` or `let_go`, and say what another process needs to go on.
+
+        Raises `RuntimeError` unless `can_freeze`.
+        """
+        if not self.can_freeze:
+            raise RuntimeError("the transport is closing, closed or frozen")
+        self.is_frozen = True
         self._stop_reading()
-        self.is_paused = False
-        self.owner = None
+        blocked_seconds = None
+        if self.blocked_since is not None:
+            blocked_seconds = monotonic() - self.blocked_since
+            self._loop.remove_writer(self._sock.fileno())
+        return FrozenTransport(
+            b"".join(self._outbox), max(0, self._marked_bytes), blocked_seconds, self.received_bytes, self.sent_bytes
+        )
 
-    def pause_reading(self) -> None:
-        """Read no more until `resume_reading`. The loop is told only if something comes, for most pauses are short."""
-        self.is_paused = True
+    def restore(self, frozen: FrozenTransport) -> None:
+        """Become what `frozen` was, and as frozen: it goes on with `thaw`. For a transport that nobody has used."""
+        self.is_frozen = True
+        if frozen.outbox:
+            self._outbox.append(frozen.outbox)
+            self.outbox_bytes = len(frozen.outbox)
+        if frozen.blocked_seconds is not None:
+            self.blocked_since = monotonic() - frozen.blocked_seconds
+            self._marked_bytes = frozen.marked_bytes
+        self.received_bytes = frozen.received_bytes
+        self.sent_bytes = frozen.sent_bytes
 
-    def resume_reading(self) -> None:
-        """Read again."""
-        self.is_paused = False
-        if not self._is_reading and not self.is_closed and self.owner is not None:
+    def thaw(self) -> None:
+        """Go on: write what waits, read again if it was reading, then end if that was asked for. Idempotent."""
+        if not self.is_frozen or self.is_closed:
+            return
+        self.is_frozen = False
+        if self.owner is not None and not self.is_paused and not self._is_eof:
             self.start(self.owner)
+        if self.blocked_since is not None:
+            self._loop.add_writer(self._sock.fileno(), self.flush)
+        at_thaw, self._at_thaw = self._at_thaw, None
+        self.flush()
+        if at_thaw is not None:
+            at_thaw()
 
-    def _stop_reading(self) -> None:
-        if self._is_reading:
-            self._is_reading = False
-            self._loop.remove_reader(self._sock.fileno())
+    def let_go(self) -> None:
+        """The socket is another process's: close our copy of it, which sends nothing, and forget what is queued.
 
-    def _readable(self) -> None:
-        assert self.owner is not None
-        if self.is_paused:
-            self._stop_reading()
-            return
-        # `receive_nowait`, without its call: this is done for each message
-        try:
-            data = self._sock.recv(RECEIVE_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self.received_bytes += len(data)
-        if not data:
-            self._is_eof = True
-            self._stop_reading()
-            if not self._is_closing:
-                self.owner.eof_received()
-            elif not self._outbox:
-                self.abort()
-        elif not self._is_closing:
-            self.owner.data_received(data)
-
-    # Writing
-
-    @property
-    def outbox_writes(self) -> int:
-        """How many writes wait, whole or in part."""
-        return len(self._outbox)
-
-    @property
-    def outbox_cost(self) -> int:
-        """What the outbox takes in memory, about: its bytes, and an object for each write that waits."""
-        return self.outbox_bytes + WRITE_COST * len(self._outbox)
-
-    def write(self, data: bytes) -> None:
-        """Queue `data`; it goes out with everything else of this turn. Dropped once the transport is closing."""
-        if self._is_closing or self.is_closed:
-            return
-        self._outbox.append(data)
-        self.outbox_bytes += len(data)
-        if not self._is_scheduled and self.blocked_since is None:
-            self._is_scheduled = True
-            self._flusher.add(self)
-
-    def write_now(self, data: bytes) -> None:
-        """`write`, and where nothing waits before it, at once: the loop need not turn once more for it."""
-        if self.outbox_bytes or self._is_closing or self.is_closed:
-            self.write(data)
-            return
-        try:
-            sent = self._sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:  # as in `flush`
-            self.abort()
-            return
-        self.sent_bytes += sent
-        if sent < len(data):
-            self._outbox.append(memoryview(data)[sent:])
-            self.outbox_bytes = len(data) - sent
-            self._block()
-
-    def flush(self) -> None:
-        """Write as much of the outbox as the kernel takes."""
-        self._is_scheduled = False
-        outbox = self._outbox
-        while outbox and not self.is_closed:
-            chunk = outbox.popleft() if len(outbox) == 1 else self._gather()
-            try:
-                sent = self._sock.send(chunk)
-            except BlockingIOError:
-                sent = 0
-            except OSError:  # the client is gone: whoever owns us is told, and nothing can be written any more
-                self.abort()
-                return
-            self.sent_bytes += sent
-            self.outbox_bytes -= sent
-            self._marked_bytes -= sent
-            if sent < len(chunk):
-                outbox.appendleft(memoryview(chunk)[sent:])
-                self._block()
-                return
+        Who waits for `drained` is woken; the owner is told nothing. Idempotent. Raises `RuntimeError` unless frozen.
+        """
+        if not self.is_frozen:
+            raise RuntimeError("only a frozen transport can be let go")
         if self.is_closed:
             return
-        was_blocked = self.blocked_since is not None
-        if was_blocked:
-            self.blocked_since = None
-            self._loop.remove_writer(self._sock.fileno())
-        if self._is_closing:
-            self._half_close()
-        elif was_blocked and self.owner is not None:
-            self.owner.write_resumed()
-        if self._waiters and not outbox:  # the owner may have had more to write
-            self._wake_waiters()
-
-    def _gather(self) -> bytes | memoryview:
-        """What waits, or the beginning of it, as one chunk."""
-        outbox = self._outbox
-        if self.outbox_bytes <= WRITE_BYTES:
-            chunk = b"".join(outbox)
-            outbox.clear()
-            return chunk
-        parts: list[bytes | memoryview] = []
-        size = 0
-        while outbox and size < WRITE_BYTES:
-            part = outbox.popleft()
-            parts.append(part)
-            size += len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _block(self) -> None:
-        if self.blocked_since is None:
-            self._loop.add_writer(self._sock.fileno(), self.flush)
-        elif self._marked_bytes > 0:
-            return
-        self.blocked_since = monotonic()
-        self._marked_bytes = self.outbox_bytes
-
-    def drained(self) -> asyncio.Future[None]:
-        """Done when the outbox is empty, or the transport closed."""
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        if self._outbox and not self.is_closed:
-            self._waiters.append(waiter)
-        else:
-            waiter.set_result(None)
-        return waiter
-
-    def _wake_waiters(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self.is_closed = True
+        self.owner = self._at_thaw = self.blocked_since = None
+        self._sock.close()  # without shutdown, which would end the connection for all who have it
+        self._outbox.clear()
+        self.outbox_bytes = 0
+        self._wake_waiters()
 
     # Closing
 
@@ -340,6 +144,9 @@ class SocketTransport:
         the last answer on its way (RFC 9112 §9.6).
         """
         if self._is_closing or self.is_closed:
+            return
+        if self.is_frozen:
+            self._at_thaw = self._at_thaw or partial(self.close, linger_seconds)
             return
         self._is_closing = True
         self._linger = self._loop.call_later(linger_seconds, self.abort)
@@ -363,6 +170,9 @@ class SocketTransport:
     def abort(self) -> None:
         """Close at once, whatever is queued. Idempotent."""
         if self.is_closed:
+            return
+        if self.is_frozen:
+            self._at_thaw = self.abort
             return
         self.is_closed = True
         fd = self._sock.fileno()

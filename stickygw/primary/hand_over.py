@@ -27,13 +27,16 @@ from stickygw.primary.taker import Taker
 from stickygw.routing.load import Load
 from stickygw.routing.router import Route, Router, SlotView
 from stickygw.types import HandOverId, Slot, WorkerId
-from stickygw.wire.link import Declined, Ended, Taken
+from stickygw.wire.link import Came, Declined, Ended, Taken
 
 log = logging.getLogger("stickygw.hand_over")
 
 MAX_HOPS = 2
 """So often a connection is routed again before it gets 503: one that kills its workers must not kill them all."""
 FLUSH_AGAIN_SECONDS = 0.02
+
+LEFT_SECONDS = 5.0
+"""What a worker had that died while it moved is kept in mind so long: the other one may have adopted it."""
 
 _TURNED_AWAY = {
     TurnedAway.SLOT_QUEUE_FULL: "Too many connections wait for this worker.",
@@ -74,6 +77,8 @@ class HandOvers:
         self._ids = count(1)
         self._waits: Deadlines[HandOver] = Deadlines(slot_wait, on_expired=self._waited_long_enough)
         self._answers: Deadlines[HandOver] = Deadlines(slot_wait, on_expired=self._not_answered)
+        self._left: dict[HandOverId, tuple[Slot, bytes | None]] = {}
+        """Of workers that died while they moved: slots and keys of what nobody has adopted yet."""
         self._is_stopping = False
 
     @property
@@ -144,10 +149,11 @@ class HandOvers:
         taker = self._takers.pop(worker, None)
         if taker is None:
             return
-        now = self._clock()
-        for key in taker.taken.values():
-            if key is not None:
-                self._router.ended(key, taker.slot, now)
+        if taker.is_moving:
+            self._left.update((identifier, (taker.slot, key)) for identifier, key in taker.taken.items())
+            self._loop.call_later(LEFT_SECONDS, self._forget, tuple(taker.taken))
+        else:
+            self._end(taker, list(taker.taken))
         lane = self._slots.get(taker.slot)
         if lane is not None and lane.taker is taker:
             lane.taker = None
@@ -161,6 +167,12 @@ class HandOvers:
             self._flush(lane)
             lane.count()
 
+    def moves(self, worker: WorkerId) -> None:
+        """The worker was told to give its connections to another one, which will say so."""
+        taker = self._takers.get(worker)
+        if taker is not None:
+            taker.is_moving = True
+
     def heard(self, worker: WorkerId, load: Load) -> None:
         """The worker's event loop turns, and this is its load."""
         taker = self._takers.get(worker)
@@ -168,7 +180,7 @@ class HandOvers:
             taker.heard_at, taker.load = self._clock(), load
             self._slots.look(taker.slot)
 
-    def received(self, worker: WorkerId, message: Taken | Declined | Ended) -> None:
+    def received(self, worker: WorkerId, message: Taken | Declined | Ended | Came) -> None:
         """The worker said this about its connections."""
         taker = self._takers.get(worker)
         if taker is None:
@@ -180,6 +192,8 @@ class HandOvers:
                 self._end(taker, message.ids)
             case Declined():
                 self._declined(taker, message)
+            case Came():
+                self._come(taker, message.ids)
             case _:
                 assert_never(message)
 
@@ -316,6 +330,33 @@ class HandOvers:
             if key is not None:
                 self._router.ended(key, taker.slot, now)
         self._slots.count(taker.slot)
+
+    def _come(self, taker: Taker, ids: list[HandOverId]) -> None:
+        now = self._clock()
+        for identifier in ids:
+            slot, key = self._had(identifier)
+            taker.taken[identifier] = key
+            if key is not None and slot != taker.slot:
+                self._router.taken(key, taker.slot)
+                self._router.ended(key, slot, now)
+        self._slots.count(taker.slot)
+
+    def _had(self, identifier: HandOverId) -> tuple[Slot, bytes | None]:
+        """From which slot a connection comes that has moved, and its key; nobody has it any more."""
+        for other in self._takers.values():
+            if identifier in other.in_flight:  # that it was taken there is still on its way to us
+                self._take(other, [identifier])
+            if identifier in other.taken:
+                self._slots.count(other.slot)
+                return other.slot, other.taken.pop(identifier)
+        return self._left.pop(identifier, (Slot(-1), None))
+
+    def _forget(self, ids: tuple[HandOverId, ...]) -> None:
+        now = self._clock()
+        for identifier in ids:
+            slot, key = self._left.pop(identifier, (Slot(-1), None))
+            if key is not None:
+                self._router.ended(key, slot, now)
 
     def _save(self, lane: Lane | None, hand_over: HandOver) -> None:
         """The worker that had the offer died. Wait for its successor, if nobody has read the head."""

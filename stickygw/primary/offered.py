@@ -53,4 +53,5 @@ class HandOver:
             self.port,
             self.is_secure,
             self.route.reason,
+            self.route.key,
         )

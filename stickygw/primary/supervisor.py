@@ -11,6 +11,7 @@ from itertools import count
 from typing import assert_never
 
 from stickygw.errors import ExitCode
+from stickygw.ipc.link import link_pair
 from stickygw.observability.counters import Counters
 from stickygw.primary.hand_over import HandOvers
 from stickygw.primary.vitals import Vitals
@@ -23,6 +24,7 @@ from stickygw.types import Slot, WorkerId
 from stickygw.wire.link import (
     Answer,
     Blocked,
+    Came,
     Configure,
     Declined,
     Drain,
@@ -31,6 +33,8 @@ from stickygw.wire.link import (
     Heartbeat,
     Learn,
     Message,
+    Moved,
+    MoveIn,
     Ready,
     Resize,
     Stop,
@@ -268,7 +272,7 @@ class Supervisor:
             return
         match do.order:
             case Order.DRAIN:
-                process.send(Drain(do.grace_seconds, do.spread_seconds))
+                self._drain(process, self._process_of(do.successor), Drain(do.grace_seconds, do.spread_seconds))
             case Order.STOP:
                 process.send(Stop(do.grace_seconds, do.spread_seconds))
             case Order.TERMINATE:
@@ -280,6 +284,23 @@ class Supervisor:
             case _:
                 assert_never(do.order)
 
+    def _process_of(self, worker: WorkerId | None) -> WorkerProcess | None:
+        return None if worker is None else self._processes.get(worker)
+
+    def _drain(self, process: WorkerProcess, successor: WorkerProcess | None, drain: Drain) -> None:
+        """Without a successor, or descriptors to spare, all connections are closed, and their clients come again."""
+        if successor is not None:
+            try:
+                ours, theirs = link_pair()
+                with ours, theirs:
+                    # In this order: a worker that is told to move finds somebody who listens.
+                    if successor.send(MoveIn(), theirs.fileno()) and process.send(drain, ours.fileno()):
+                        self._hand_overs.moves(process.worker)
+                        return
+            except OSError as error:
+                log.warning("slot=%d: nothing moves: %s", process.slot, error)
+        process.send(drain)
+
     def _tell_how_many(self) -> None:
         for process in self._processes.values():
             process.send(Resize(len(self.fleet.slots)))
@@ -287,7 +308,7 @@ class Supervisor:
     def _said(self, process: WorkerProcess, message: Message) -> None:
         worker = process.worker
         match message:
-            case Taken() | Ended() | Declined():
+            case Taken() | Ended() | Declined() | Came():
                 self._hand_overs.received(worker, message)
             case Heartbeat():
                 self.vitals.heard(worker, message, self._loop.time())
@@ -302,6 +323,8 @@ class Supervisor:
                 self._tell(to.WorkerReady(worker))
             case Failed(reason):
                 self._tell(to.WorkerFailed(worker, reason))
+            case Moved(moved, refused, left):
+                self._tell(to.WorkerMoved(worker, moved, refused, left))
             case Blocked(where, _):
                 self._tell(to.WorkerBlocked(worker, where))
             case _:

@@ -12,7 +12,18 @@ from stickygw.wire.link import HEARTBEAT_SECONDS
 class Taker:
     """A worker that is or was the one that takes a slot's connections. Times are the loop's."""
 
-    __slots__ = ("heard_at", "in_flight", "link", "load", "overdue", "ready_at", "slot", "taken", "worker")
+    __slots__ = (
+        "heard_at",
+        "in_flight",
+        "is_moving",
+        "link",
+        "load",
+        "overdue",
+        "ready_at",
+        "slot",
+        "taken",
+        "worker",
+    )
 
     def __init__(self, worker: WorkerId, slot: Slot, link: Link, *, now: float) -> None:
         self.worker = worker
@@ -29,6 +40,8 @@ class Taker:
         """Those in flight that wait too long for an answer: while there are any, the worker stalls."""
         self.taken: dict[HandOverId, bytes | None] = {}
         """What it has, each with its key."""
+        self.is_moving = False
+        """Whether it was told to give what it has to another worker."""
 
     @property
     def connections(self) -> int:

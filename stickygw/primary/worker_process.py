@@ -53,7 +53,7 @@ class WorkerProcess:
         self._on_message = on_message
         self._on_cut_off = on_cut_off
         self._on_gone = on_gone
-        self._unsent: list[Message] = []
+        self._unsent: list[tuple[Message, int]] = []
         self._has_exited = False
         self._status: int | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -65,15 +65,20 @@ class WorkerProcess:
         """Its process id."""
         return self._process.pid
 
-    def send(self, message: Message) -> bool:
-        """Send a message without a descriptor, now or, in order, when the link takes it. False: too many wait."""
-        if not self._unsent and self.link.send(message):
+    def send(self, message: Message, fd: int = -1) -> bool:
+        """Send a message, with a copy of `fd`, now or, in order, when the link takes it. False: too many wait, or it
+        is cut off.
+
+        Raises OSError when a copy is needed and cannot be had.
+        """
+        if not self._unsent and self.link.send(message, fd):
             return True
-        if len(self._unsent) >= MAX_UNSENT:
+        if self.link.is_closed or len(self._unsent) >= MAX_UNSENT:
             return False
+        copy = os.dup(fd) if fd >= 0 else -1
         if not self._unsent:
             self.link.wait_writable(self._send_rest)
-        self._unsent.append(message)
+        self._unsent.append((message, copy))
         return True
 
     def signal(self, number: signal.Signals) -> None:
@@ -118,10 +123,16 @@ class WorkerProcess:
 
     def _send_rest(self) -> None:
         while self._unsent:
-            if not self.link.send(self._unsent[0]):
+            message, fd = self._unsent[0]
+            if not self.link.send(message, fd):
                 self.link.wait_writable(self._send_rest)
                 return
-            del self._unsent[0]
+            self._drop_first()
+
+    def _drop_first(self) -> None:
+        _, fd = self._unsent.pop(0)
+        if fd >= 0:
+            os.close(fd)
 
     def _cut_off(self) -> None:
         self._on_cut_off(self)
@@ -144,6 +155,8 @@ class WorkerProcess:
         self._on_gone(self, self._status)
 
     def _wait_no_more(self) -> None:
+        while self._unsent:
+            self._drop_first()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

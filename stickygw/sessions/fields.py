@@ -83,6 +83,28 @@ class Fields(MutableMapping[str, Any]):
         changed, refused = self._changes()
         return bool(changed or refused or self._removals())
 
+    # Another process goes on with it
+
+    def carried(self) -> tuple[dict[str, bytes], dict[str, bytes | None]]:
+        """What is stored, packed, as far as that is known, and what has to be saved; None: to be removed."""
+        changed, refused = self._changes()
+        unsaved: dict[str, bytes | None] = {**changed, **dict.fromkeys(self._removals())}
+        known = {field: packed for field, packed in self._stored.items() if packed != _UNKNOWN and field not in refused}
+        return known, unsaved
+
+    def carry_on(self, stored: Mapping[str, bytes], unsaved: Mapping[str, bytes | None]) -> None:
+        """Be what `carried` has said in another process."""
+        self._stored.update(stored)
+        self.write_unsaved(unsaved)
+
+    def write_unsaved(self, unsaved: Mapping[str, bytes | None]) -> None:
+        """Write here what another process could not save any more."""
+        for field, packed in unsaved.items():
+            if packed is not None:
+                self[field] = unpack(field, packed)
+            elif field in self:
+                del self[field]
+
     # What has to be saved
 
     def changes_of(self, fields: Collection[str]) -> set[str]:

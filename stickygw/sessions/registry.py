@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,6 +29,10 @@ SWEEP_SECONDS = 0.5
 
 LATELY_SECONDS = 10.0
 """The answer that ended a session, and gives its client another one, is on its way for so long at most."""
+
+
+MAX_REMEMBERED = 100_000
+"""Sessions that are written to while others come from another worker; beyond, all that come count as written to."""
 
 
 def new_session_id() -> SessionId:
@@ -93,6 +97,8 @@ class Sessions:
         self._queues_writes = queue_writes
         self._queue = WriteBack(counters=self._counters, on_left=self._left_queue, timeout=timeout)
         self._outage = Outage(clock)
+        self._expecting = 0
+        self._invalidated_lately: set[SessionId | None] = set()  # None: perhaps any
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -144,6 +150,46 @@ class Sessions:
             raise
         return entry.session
 
+    def expect(self) -> None:
+        """Sessions come from another worker: until `expect_no_more`, what is invalidated is remembered for them."""
+        self._expecting += 1
+
+    def expect_no_more(self) -> None:
+        """To be called once for each `expect`."""
+        self._expecting -= 1
+        if not self._expecting:
+            self._invalidated_lately.clear()
+
+    def adopt(
+        self,
+        id: SessionId,
+        *,
+        is_stored: bool,
+        stored: Mapping[str, bytes],
+        unsaved: Mapping[str, bytes | None],
+        touched_seconds: float | None,
+        is_stale: bool,
+    ) -> Session:
+        """`open` for a connection that comes from another worker, with what that one had of the session
+        (`Session.carried`). It never waits, and needs no store.
+
+        It is stale if it was there, or if it may have been written to since the first `expect`.
+        """
+        entry = self._entries.get(id)
+        if entry is None:
+            entry = self._entries[id] = _Entry(self._session(id), is_loaded=True)
+            entry.session.adopt(
+                is_stored=is_stored,
+                stored=stored,
+                unsaved=unsaved,
+                touched_seconds=touched_seconds,
+                is_stale=is_stale or not self._is_tracked() or not self._invalidated_lately.isdisjoint((id, None)),
+            )
+        else:
+            entry.session.write_unsaved(unsaved)
+        entry.users += 1
+        return entry.session
+
     def release(self, session: Session) -> None:
         """An opener is done with `session`, which it has flushed. The last one drops it from memory, if it is not
         queued."""
@@ -188,13 +234,15 @@ class Sessions:
 
     # Holders
 
-    def watch(self, id: SessionId, on_ended: Callable[[], None], *, issued: float = 0) -> Holder:
+    def watch(
+        self, id: SessionId, on_ended: Callable[[], None], *, issued: float = 0, ends_at: float | None = None
+    ) -> Holder:
         """Call `on_ended` once when the session ends, here or anywhere else, or its `lifetime` is over since `issued`
-        (Unix seconds; 0: since now); not when the store comes back without its data.
+        (Unix seconds; 0: since now), or it is `ends_at`; not when the store comes back without its data.
 
         It must neither wait nor raise. It needs one `unwatch`.
         """
-        holder = Holder(id, on_ended, (issued or self._now()) + self._lifetime)
+        holder = Holder(id, on_ended, (issued or self._now()) + self._lifetime if ends_at is None else ends_at)
         self._holders.add(holder)
         entry = self._entries.get(id)
         if entry is None or entry.session.is_ended:
@@ -216,6 +264,10 @@ class Sessions:
 
         Those in use, or watched, are looked at: the echo of our own writes makes nothing stale.
         """
+        if ids is not None:
+            ids = tuple(ids)
+        if self._expecting:
+            self._remember_invalidated(ids)
         if ids is None:
             self._outage.end()  # the store answers
             self._queue.wake()
@@ -224,6 +276,11 @@ class Sessions:
             self._looks.add([*self._entries, *self._holders], is_named=False)
         else:
             self._looks.add([id for id in ids if id in self._entries or id in self._holders], is_named=True)
+
+    def _remember_invalidated(self, ids: Iterable[SessionId] | None) -> None:
+        self._invalidated_lately.update((None,) if ids is None else ids)
+        if len(self._invalidated_lately) > MAX_REMEMBERED:
+            self._invalidated_lately = {None}
 
     async def _look(self, id: SessionId, is_named: bool) -> None:
         entry = self._entries.get(id)

@@ -107,6 +107,25 @@ class Session(Fields):
             and not self._outage.is_on
         )
 
+    def adopt(
+        self,
+        *,
+        is_stored: bool,
+        stored: Mapping[str, bytes],
+        unsaved: Mapping[str, bytes | None],
+        touched_seconds: float | None,
+        is_stale: bool,
+    ) -> None:
+        """Go on with what another process had of it (`carried`, `touched_seconds`)."""
+        self.carry_on(stored, unsaved)
+        self._is_stored, self._is_stale = is_stored, is_stored and is_stale
+        self._extended_at = None if touched_seconds is None else self._clock() - touched_seconds
+
+    @property
+    def touched_seconds(self) -> float | None:
+        """How long ago its life was extended; None: it is not stored, or nobody knows."""
+        return None if self._extended_at is None else max(0.0, self._clock() - self._extended_at)
+
     def mark_stale(self) -> None:
         """Somebody else may have written to it: `refresh` is due."""
         self._is_stale = True

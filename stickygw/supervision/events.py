@@ -143,7 +143,20 @@ class Tick:
     """Time has passed: `Fleet.next_deadline` is here."""
 
 
-WorkerEvent = WorkerReady | WorkerFailed | WorkerHeard | WorkerCounted | WorkerBlocked | WorkerCutOff | WorkerGone
+@dataclass(frozen=True, slots=True)
+class WorkerMoved:
+    """A worker that drains has given its connections to its successor: so many `moved`, so many were `refused` there
+    and are closed, so many are `left` to be closed."""
+
+    worker: WorkerId
+    moved: int
+    refused: int
+    left: int
+
+
+WorkerEvent = (
+    WorkerReady | WorkerFailed | WorkerHeard | WorkerCounted | WorkerBlocked | WorkerMoved | WorkerCutOff | WorkerGone
+)
 Event = Begun | Asked | StopAsked | WorkerEvent | Resumed | Tick
 
 
@@ -169,12 +182,14 @@ class GiveSlot:
 
 @dataclass(frozen=True, slots=True)
 class Do:
-    """Carry out `order`. The seconds are for DRAIN and STOP."""
+    """Carry out `order`. The seconds are for DRAIN and STOP; `successor`, for DRAIN, has the slot now, and takes the
+    connections that can move."""
 
     worker: WorkerId
     order: Order
     grace_seconds: float
     spread_seconds: float
+    successor: WorkerId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,8 @@ class Fleet:
                 member.connections = event.connections
             case to.WorkerBlocked():
                 member.blocked_in = event.where
+            case to.WorkerMoved():
+                self._operations.is_moved(member, event)
             case to.WorkerCutOff():
                 self._roster.apply(member, Sign.IS_CUT_OFF)
             case to.WorkerGone():

@@ -39,6 +39,10 @@ class Operation:
     not_before: float = 0.0
     """The clients of the slot before are coming back until then: the next slot waits."""
     failure: str = ""
+    moved: int = 0
+    """Connections that went over to their slots' next workers."""
+    closed: int = 0
+    """Those that could not, or were refused there."""
 
     def __str__(self) -> str:
         return f"{self.kind}, {self.total - len(self.todo)} of {self.total} slots" if self.total else str(self.kind)

@@ -92,6 +92,21 @@ class Operations:
                 text += f"; {counted(previous.connections, 'connection')} to come over within {spread:.1f} s"
         self._progress(operation.ticket, text)
 
+    def is_moved(self, member: Member, moved: to.WorkerMoved) -> None:
+        """`member` has given away what it could: only the clients of the rest come over by themselves."""
+        operation = self.current
+        if operation is None or member.id not in operation.leaving:
+            return
+        operation.not_before = self._roster.now + self._roster.spread(member, moved.left)
+        operation.moved += moved.moved
+        operation.closed += moved.refused + moved.left
+        text = f"slot {member.slot}: {counted(moved.moved, 'connection')} moved"
+        if moved.refused:
+            text += f", {moved.refused} refused by the new code and closed"
+        if moved.left:
+            text += f", {moved.left} that cannot move to be closed"
+        self._progress(operation.ticket, text)
+
     def is_gone(self, member: Member, why: str) -> None:
         """`member`'s process is gone."""
         operation = self.current
@@ -119,6 +134,8 @@ class Operations:
         if operation.successor is None and not operation.todo and not operation.leaving:
             self.current = None
             text = operation.failure or operation.when_done
+            if operation.moved or operation.closed:
+                text += f"; {counted(operation.moved, 'connection')} moved, {operation.closed} closed"
             self._finish(
                 operation.ticket, text, is_well=not operation.failure, is_target_broken=bool(operation.failure)
             )

@@ -81,8 +81,8 @@ class Roster:
         self.actions.append(to.Launch(member.id, member.slot, generation))
         return member
 
-    def apply(self, member: Member, sign: Sign) -> bool:
-        """Go where the table says. Whether it says anything."""
+    def apply(self, member: Member, sign: Sign, *, successor: Member | None = None) -> bool:
+        """Go where the table says. Whether it says anything. `successor` takes what a retired one can give away."""
         found = TRANSITIONS.get((member.state, sign))
         if found is None:
             return False
@@ -93,7 +93,7 @@ class Roster:
         member.is_retired |= sign is Sign.IS_RETIRED
         member.deadline = self._deadline(member, sign, order)
         if order is not None:
-            self._order(member, order)
+            self._order(member, order, successor)
         return True
 
     def own(self, member: Member) -> Member | None:
@@ -108,7 +108,7 @@ class Roster:
             self.actions.append(to.OpenSlot(record.slot))
         self.actions.append(to.GiveSlot(member.id, record.slot))
         if previous is not None:
-            self.apply(previous, Sign.IS_RETIRED)
+            self.apply(previous, Sign.IS_RETIRED, successor=member)
         return previous
 
     def forget(self, member: Member) -> None:
@@ -139,11 +139,11 @@ class Roster:
             del self.slots[record.slot]
         return self.retire_all(record)
 
-    def spread(self, member: Member) -> float:
-        """Over how many seconds its connections are sent away."""
+    def spread(self, member: Member, connections: int | None = None) -> float:
+        """Over how many seconds its connections are sent away; `connections`: if these are all that are left."""
         spread = self.limits.drain_spread
-        if spread is None:
-            spread = member.connections / CLIENTS_PER_SECOND
+        if spread is None or connections == 0:
+            spread = (member.connections if connections is None else connections) / CLIENTS_PER_SECOND
         return min(spread, self.limits.drain_timeout)
 
     def _deadline(self, member: Member, sign: Sign, order: Order | None) -> float | None:
@@ -162,7 +162,7 @@ class Roster:
             case _:
                 return None
 
-    def _order(self, member: Member, order: Order) -> None:
+    def _order(self, member: Member, order: Order, successor: Member | None) -> None:
         grace = spread = 0.0
         if order is Order.DRAIN:
             grace, spread = self.limits.drain_timeout, self.spread(member)
@@ -173,7 +173,7 @@ class Roster:
         if order is Order.KILL:
             self.was_forced |= self.stop is not None
             self.note(f"worker killed slot={member.slot}: it did not end when it was asked to", is_error=True)
-        self.actions.append(to.Do(member.id, order, grace, spread))
+        self.actions.append(to.Do(member.id, order, grace, spread, None if successor is None else successor.id))
 
     def _set_expiry(self, member: Member) -> None:
         share = 1.0 - EXPIRY_JITTER * self.random()

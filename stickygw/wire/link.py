@@ -3,12 +3,14 @@
 A message is a msgpack array ``[tag, field, …]`` in one datagram (SOCK_SEQPACKET), at most `MAX_MESSAGE_BYTES` long.
 An `Offer` carries the connection's file descriptor beside its bytes.
 
-=============  =================  ==================================================================
+=============  =================  ======================================================================================
 message        direction          meaning
-=============  =================  ==================================================================
+=============  =================  ======================================================================================
 `Configure`    primary → worker   the first message: who the worker is and what it runs
 `Offer` + fd   primary → worker   a connection whose head is complete and unread
-`Drain`        primary → worker   another has the slot: take no more, close what is open with 1012, end
+`MoveIn` + fd  primary → worker   connections of the slot's worker before come over this move link
+`Drain` (+ fd) primary → worker   another has the slot: take no more, move what can move over this move link, close the
+                                  rest with 1012, end
 `Stop`         primary → worker   the gateway stops: take no more, close what is open with 1001, end
 `Resize`       primary → worker   how many slots there are now
 `Deliver`      primary → worker   what another worker, or a command, tells or asks this one
@@ -21,10 +23,12 @@ message        direction          meaning
 `Taken`        worker → primary   these offers are the worker's now; the primary closes its copies
 `Declined`     worker → primary   this offer was not touched; route it again
 `Ended`        worker → primary   these connections are over
+`Came`         worker → primary   these connections, of another worker until now, are this one's
+`Moved`        worker → primary   the move is over; what became of its connections
 `Learn`        worker → primary   the application has minted these ids; they are to lead here
 `Tell`         worker → primary   a message for other workers
 `Answer`       worker → primary   the answer to a question that was delivered
-=============  =================  ==================================================================
+=============  =================  ======================================================================================
 """
 
 from __future__ import annotations
@@ -69,6 +73,7 @@ class Offer:
     `session` is the id that the client's cookie proved, or None; `issued` is when that cookie was signed (Unix
     seconds, 0 without one). `cookie_slot`: what a cookie in the worker's answer names; None: the client's own is right.
     `host` and `port` are the client's, behind trusted proxies too ("" on a Unix socket); `is_secure`: its side is TLS.
+    `key` is the affinity key that decided, if one did.
     """
 
     id: HandOverId
@@ -79,6 +84,7 @@ class Offer:
     port: int
     is_secure: bool
     reason: str
+    key: bytes | None = field(default=None, repr=False)  # it may be an id that the application minted
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +96,17 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveIn:
+    """See the module's table and `stickygw.wire.move`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
-    """Another worker has the slot: close each connection with 1012, one after the other over `spread_seconds`, and end
-    within `grace_seconds`. A `Stop` may still come after it."""
+    """Another worker has the slot, or nobody: end within `grace_seconds`. A `Stop` may still come after it.
+
+    With a move link beside it, connections that can move go to the slot's next worker. The others, or all of them, are
+    closed with 1012, one after the other over `spread_seconds` if they are all.
+    """
 
     grace_seconds: float
     spread_seconds: float
@@ -232,8 +246,25 @@ class Ended:
     ids: list[HandOverId]
 
 
-ToWorker = Configure | Offer | Drain | Stop | Resize | Deliver | Answered | Learnt
-ToPrimary = Ready | Failed | Heartbeat | Blocked | Taken | Declined | Ended | Tell | Answer | Learn
+@dataclass(frozen=True, slots=True)
+class Came:
+    """These connections, which another worker had taken, are this one's now."""
+
+    ids: list[HandOverId]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """So many connections have another worker; so many were closed since that one refused them; so many are left, to be
+    closed one after the other."""
+
+    moved: int
+    refused: int
+    left: int
+
+
+ToWorker = Configure | Offer | MoveIn | Drain | Stop | Resize | Deliver | Answered | Learnt
+ToPrimary = Ready | Failed | Heartbeat | Blocked | Taken | Declined | Ended | Came | Moved | Tell | Answer | Learn
 Message = ToWorker | ToPrimary
 
 _TYPES: tuple[type[Message], ...] = (*get_args(ToWorker), *get_args(ToPrimary))
@@ -258,8 +289,9 @@ def encode(message: Message) -> bytes:
             message.port,
             message.is_secure,
             message.reason,
+            message.key,
         )
-    elif isinstance(message, Taken | Ended):
+    elif isinstance(message, Taken | Ended | Came):
         body = (_TAGS[type(message)], message.ids)
     else:
         body = (_TAGS[type(message)], *astuple(message))
@@ -273,6 +305,8 @@ def decode(data: bytes) -> Message:
     """The message in `data`. Raises `LinkError` for anything that `encode` does not make."""
     try:
         body = msgpack.unpackb(data, strict_map_key=False)  # a report's maps may have numbers as keys
+        if type(body) is not list or type(body[0]) is not int or body[0] < 0:
+            raise LinkError(f"{len(data)} bytes that are no link message")
         kind = _TYPES[body[0]]
         arguments = body[1:]
         if len(arguments) != _FIELD_COUNTS[body[0]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Callable
 from functools import partial
 
 from stickygw.apps.native.endpoint import Arrival, Endpoint
@@ -13,7 +14,7 @@ from stickygw.connections.transport import SocketTransport
 from stickygw.ipc.link import Link
 from stickygw.routing.request_head import Head, examine
 from stickygw.types import HandOverId
-from stickygw.wire.link import Declined, DeclineReason, Ended, Message, Offer, Taken
+from stickygw.wire.link import Came, Declined, DeclineReason, Ended, Message, Offer, Taken
 
 log = logging.getLogger("stickygw.worker")
 
@@ -38,6 +39,7 @@ class Intake:
         """Those that were taken so far."""
         self._is_stopping = False
         self._taken: list[HandOverId] = []
+        self._came: list[HandOverId] = []
         self._ended: list[HandOverId] = []
         self._declined: list[Declined] = []
         self._is_scheduled = False
@@ -73,6 +75,19 @@ class Intake:
         arrival = Arrival(offer, head, data[head.size :], transport, partial(self._connection_ended, offer.id))
         self._runtime.spawn(self._endpoint.serve(arrival))
 
+    def came(self, offer: Offer) -> Callable[[], None] | None:
+        """A connection comes from another worker, which was offered it. What to call at its end; None: no room."""
+        if self._is_stopping or self.open_connections >= self._max_connections:
+            return None
+        self.open_connections += 1
+        self._came.append(offer.id)
+        self._schedule()
+        return partial(self._connection_ended, offer.id)
+
+    def gave_away(self) -> None:
+        """Another worker has one of ours, and tells the primary itself."""
+        self.open_connections -= 1
+
     def _connection_ended(self, id: HandOverId) -> None:
         self.open_connections -= 1
         self._ended.append(id)
@@ -89,8 +104,12 @@ class Intake:
             self._runtime.loop.call_soon(self._report)
 
     def _report(self) -> None:
-        """Send what has piled up: taken first, so that nothing ends before it was taken."""
+        """Send what has piled up: taken and come first, so that nothing ends before it was here."""
         self._is_scheduled = False
+        while self._came:
+            if not self._sent(Came(self._came[:MAX_BATCH])):
+                return
+            del self._came[:MAX_BATCH]
         while self._taken:
             if not self._sent(Taken(self._taken[:MAX_BATCH])):
                 return

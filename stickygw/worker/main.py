@@ -20,15 +20,31 @@ from typing import Any, TypeVar
 import uvloop
 
 from stickygw.apps.loader import load_target
+from stickygw.apps.native.coming import Coming
+from stickygw.apps.native.leaving import Leaving
 from stickygw.apps.native.runtime import Identity, Runtime
 from stickygw.config.settings import Settings
-from stickygw.connections.websocket import CLOSE_SECONDS
+from stickygw.connections.sending import CLOSE_SECONDS
 from stickygw.errors import ExitCode, OperatorError
 from stickygw.ipc.link import Link
 from stickygw.observability.counters import Counters
 from stickygw.observability.logs import restore_own_logs, set_up_logs
 from stickygw.routing.cookie import CookieKeys
-from stickygw.wire.link import Answered, Configure, Deliver, Drain, Failed, Learnt, Message, Offer, Ready, Resize, Stop
+from stickygw.wire.link import (
+    Answered,
+    Configure,
+    Deliver,
+    Drain,
+    Failed,
+    Learnt,
+    Message,
+    Moved,
+    MoveIn,
+    Offer,
+    Ready,
+    Resize,
+    Stop,
+)
 from stickygw.worker.heart import Heart
 from stickygw.worker.intake import Intake
 from stickygw.worker.stores import Stores
@@ -43,6 +59,9 @@ on a busy machine a process takes a while to end."""
 
 LEAST_MARGIN_SECONDS = 0.2
 MOST_MARGIN_SECONDS = 1.0
+
+CLIENTS_PER_SECOND = 500
+"""So many of the clients that cannot move are sent away in a second: they come back with a handshake."""
 
 COME_BACK_SECONDS = 1.0
 """Over how long a client that a drain closes is asked to spread its return; the drain itself spreads them all."""
@@ -69,6 +88,8 @@ class Worker:
         self._runtime: Runtime | None = None
         self._configured: asyncio.Future[Configure] = self._loop.create_future()
         self._drain: asyncio.Future[Drain] = self._loop.create_future()
+        self._move_link: socket.socket | None = None  # to the slot's next worker
+        self._coming: set[Coming] = set()
         self._stop: asyncio.Future[Stop] = self._loop.create_future()
         self._resized: int | None = None
         self._orphaned = asyncio.Event()
@@ -140,7 +161,7 @@ class Worker:
         self._runtime = runtime
         runtime.tells.connect(self._link)
         runtime.registrar.connect(self._link)
-        stores.on_publication, stores.on_gap = runtime.audience.received, runtime.gaps.add
+        stores.on_publication, stores.on_gap = runtime.audience.received, runtime.missed
         await stores.bridge.start()
         try:
             await runtime.start()
@@ -173,7 +194,11 @@ class Worker:
                 self._configured.set_result(message)
             case Resize():
                 self._resize(message.workers)
+            case MoveIn() if fd >= 0 and self._runtime is not None and self._intake is not None:
+                self._take_over(self._runtime, self._intake, socket.socket(fileno=fd))
             case Drain():
+                if fd >= 0:
+                    self._move_link = socket.socket(fileno=fd)
                 self._ask_to_end(self._drain, message)
             case Stop():
                 self._ask_to_end(self._stop, message)
@@ -187,6 +212,23 @@ class Worker:
             self._runtime.tells.disconnect()
             self._runtime.registrar.disconnect()
         self._orphaned.set()
+
+    def _take_over(self, runtime: Runtime, intake: Intake, link: socket.socket) -> None:
+        self._coming.add(Coming(runtime, link, admit=intake.came, on_over=self._coming.discard))
+
+    async def _move(self, runtime: Runtime, intake: Intake, link: socket.socket, within_seconds: float) -> int:
+        """Give away what can move; how many connections are left."""
+        leaving = Leaving(
+            runtime,
+            link,
+            grace_seconds=min(within_seconds, runtime.settings.move_grace),
+            within_seconds=within_seconds,
+            on_moved=intake.gave_away,
+        )
+        outcome = await leaving.run()
+        log.debug("moved %d connections, %d were refused, %d left", outcome.moved, outcome.refused, outcome.left)
+        self._link.send(Moved(outcome.moved, outcome.refused, outcome.left))
+        return outcome.left
 
     def _ask_to_end(self, asked: asyncio.Future[Order], order: Order) -> None:
         if self._intake is not None:
@@ -215,7 +257,19 @@ class Worker:
         what, deadline = "drain", math.inf
         try:
             if self._drain.done():
-                deadline = self._begin_drain(runtime, self._drain.result())
+                drain = self._drain.result()
+                deadline = self._loop.time() + _without_margin(drain.grace_seconds)
+                spread_seconds = drain.spread_seconds
+                runtime.retire()
+                if self._move_link is not None:
+                    moving = asyncio.ensure_future(
+                        self._move(runtime, self._intake, self._move_link, drain.grace_seconds / 2)
+                    )
+                    await _first_of(moving, self._stop)
+                    if moving.done() and runtime.connections:
+                        spread_seconds = min(spread_seconds, moving.result() / CLIENTS_PER_SECOND)
+                    moving.cancel()
+                self._begin_drain(runtime, deadline - self._loop.time(), spread_seconds)
                 await _first_of(ending, self._stop, timeout=deadline - self._loop.time())
             if self._stop.done():
                 what, deadline = "stop", min(deadline, self._begin_stop(runtime, self._stop.result()))
@@ -229,16 +283,14 @@ class Worker:
             ending.cancel()
             log.debug("counters: %s", self._counters)
 
-    def _begin_drain(self, runtime: Runtime, drain: Drain) -> float:
-        """Close one connection after the other; until when (the loop's time) that may take."""
-        seconds = _without_margin(drain.grace_seconds)
-        close_within = min(CLOSE_SECONDS, drain.grace_seconds / 2)
+    def _begin_drain(self, runtime: Runtime, seconds: float, spread_seconds: float) -> None:
+        """Close one connection after the other, in so many seconds."""
+        close_within = min(CLOSE_SECONDS, seconds / 2)
         # The last one, too, has time for its closing handshake.
-        spread_seconds = min(drain.spread_seconds, max(0.0, seconds - close_within))
+        spread_seconds = min(spread_seconds, max(0.0, seconds - close_within))
         log.debug("draining: %d connections over %.1f s", len(runtime.connections), spread_seconds)
         reason = f"restarting; come back within {COME_BACK_SECONDS:.1f} s"
         runtime.drain(1012, reason, within=close_within, spread_seconds=spread_seconds)
-        return self._loop.time() + seconds
 
     def _begin_stop(self, runtime: Runtime, stop: Stop) -> float:
         """Close all connections; until when (the loop's time) that may take."""

@@ -43,8 +43,10 @@ class Line:
         self.connected = asyncio.Event()
         self.connected.set()
         self.published: deque[tuple[bytes, bytes]] = deque()
-        self.asked: deque[tuple[bool, bytes]] = deque()  # whether to subscribe or not
-        self.coming: deque[tuple[bytes, bytes | None]] = deque()  # None: an answer
+        self.asked: deque[tuple[bool, bytes]] = deque()  # whether to subscribe or not; no channel: a PING
+        self.coming: deque[tuple[bytes, bytes | None]] = deque()  # None: an answer; no channel: a PONG
+        self.pings: list[Callable[[bool], None]] = []  # not sent
+        self.pinged: deque[list[Callable[[bool], None]]] = deque()
         self.heard: set[bytes] = set()  # at the store
         bus.lines.append(self)
 
@@ -75,6 +77,15 @@ class Line:
         self._subscriptions.drop(channel)
         self._confirmations.pop(channel, None)
 
+    def is_heard(self, channel: bytes) -> bool:
+        return self._subscriptions.is_settled(channel)
+
+    def ping(self, callback: Callable[[bool], None]) -> None:
+        if self.connected.is_set():
+            self.pings.append(callback)
+        else:
+            callback(False)
+
     # By hand
 
     @property
@@ -84,7 +95,7 @@ class Line:
     @property
     def has_changes(self) -> bool:
         """Whether `ask` sends something, or the store has not read what it sent."""
-        return bool(self._subscriptions._changed or self.asked)
+        return bool(self._subscriptions._changed or self.asked or self.pings)
 
     def ask(self) -> None:
         """Send what has changed in the subscriptions."""
@@ -92,12 +103,31 @@ class Line:
             subscribe, unsubscribe = self._subscriptions.take_changes()
             self.asked += [(False, channel) for channel in unsubscribe]
             self.asked += [(True, channel) for channel in subscribe]
+            if self.pings:
+                self.asked.append((True, b""))
+                self.pinged.append(self.pings)
+                self.pings = []
+
+    def give_up_pings(self) -> None:
+        """The store is too slow."""
+        self._subscriptions.owe_unconfirmed()
+        unanswered = [ping for pings in (*self.pinged, self.pings) for ping in pings]
+        self.pings = []
+        for pings in self.pinged:
+            pings.clear()
+        self._answer_pings(unanswered, False)
+
+    def _answer_pings(self, pings: list[Callable[[bool], None]], is_answered: bool) -> None:
+        for ping in pings:
+            ping(is_answered)
 
     def receive(self) -> None:
         """Take the next thing that has come."""
         channel, data = self.coming.popleft()
         if data is not None:
             self._bridge._receive(channel, data)
+        elif not channel:
+            self._answer_pings(self.pinged.popleft(), True)
         elif self._subscriptions.answered(channel):
             for confirmation in self._confirmations.pop(channel, ()):
                 confirmation.is_done = True
@@ -112,6 +142,10 @@ class Line:
         self._confirmations.clear()
         self.asked.clear()
         self.coming.clear()
+        unanswered = [ping for pings in (*self.pinged, self.pings) for ping in pings]
+        self.pings = []
+        self.pinged.clear()
+        self._answer_pings(unanswered, False)
         lost, self.published = self.published, deque()
         for channel, _ in lost:
             self._lose(channel)
@@ -156,6 +190,9 @@ class Bus:
     def read_subscription(self, line: Line) -> None:
         """Do the next (UN)SUBSCRIBE of `line`."""
         is_wanted, channel = line.asked.popleft()
+        if not channel:
+            line.coming.append((b"", None))
+            return
         (line.heard.add if is_wanted else line.heard.discard)(channel)
         line.coming.append((channel, None))
 

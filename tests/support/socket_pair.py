@@ -11,7 +11,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 from websockets.server import ServerProtocol
 
-from stickygw.connections.transport import Flusher, SocketTransport
+from stickygw.connections.flow import Flusher
+from stickygw.connections.transport import SocketTransport
 from stickygw.connections.websocket import WebSocket
 from stickygw.observability.counters import Counters
 

@@ -1,4 +1,5 @@
-"""Visitors that live through a change of the fleet: they talk all the time, and come back when they are sent away."""
+"""Visitors that live through a change of the fleet: they talk all the time, notice when their connection has another
+worker, and come back when they are sent away."""
 
 from __future__ import annotations
 
@@ -27,13 +28,15 @@ LONGEST_REQUEST_SECONDS = 10.0
 
 
 class Visitor:
-    """One client of the tally application: `stays` are the workers that it met, `closes` how it was closed since."""
+    """One client of the tally application: `stays` are the workers that it met, `moves` how many of them on the same
+    connection as the one before, `closes` how it was closed since."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.client = Client(url)
         self.stays: list[dict[str, Any]] = []
         self.closes: list[int] = []
+        self.moves = 0
         self._sent = 0
         self._taken = 0
         """Of those sent, so many has the gateway had before it said anything of closing: their pong came."""
@@ -88,11 +91,22 @@ class Visitor:
             async with asyncio.timeout(DEADLINE):
                 await (await self.client.connection.ping())
             self._taken = self._sent
+            await self._look()
             try:
                 async with asyncio.timeout(PAUSE_SECONDS * random.random()):  # all in their own step
                     raise AssertionError(f"nobody asked, but {await self.client.connection.recv()!r} came")
             except TimeoutError:
                 pass  # as it should be; an end would have been noticed at once
+
+    async def _look(self) -> None:
+        """Who serves it now. On one connection all is handled, in order, whoever has it."""
+        who = await self.client.who()
+        assert who["fields"].get("said", 0) == self._sent, f"{self._sent} were sent, {who} says who came next"
+        assert "out_of_order" not in who["fields"], who
+        worker = self.stays[-1]
+        if (who["slot"], who["generation"]) != (worker["slot"], worker["generation"]):
+            self.moves += 1
+            self.stays.append(who)
 
     def _check(self, fields: dict[str, Any]) -> None:
         """What the worker before had taken is handled; only a crash may lose some of it."""

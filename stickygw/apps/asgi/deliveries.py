@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from stickygw.apps.asgi.connection import serving
 from stickygw.apps.asgi.outbox import Outbox, cost_of
 from stickygw.apps.asgi.websocket_connection import WebSocketConnection
-from stickygw.connections.websocket import SLOW_CLOSE_SECONDS
+from stickygw.connections.sending import SLOW_CLOSE_SECONDS
 from stickygw.types import SlowConsumer
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from stickygw.connections.transport import WRITE_COST
+from stickygw.connections.flow import WRITE_COST
 
 
 @dataclass(slots=True)

@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Protocol, cast
 
-from stickygw.connections.transport import HIGH_WATER_BYTES, LINGER_SECONDS, SocketTransport
+from stickygw.connections.flow import HIGH_WATER_BYTES
+from stickygw.connections.transport import LINGER_SECONDS, SocketTransport
 
 
 class TransportUser(Protocol):

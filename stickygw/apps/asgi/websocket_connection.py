@@ -12,7 +12,8 @@ from stickygw.apps.arrival import Arrival
 from stickygw.apps.asgi.connection import AsgiConnection
 from stickygw.apps.asgi.protocols import WebSocketProtocol
 from stickygw.bridge.hub import Member
-from stickygw.connections.websocket import ABNORMAL_CLOSURE, CLOSE_SECONDS, SLOW_CLOSE_SECONDS
+from stickygw.connections.sending import CLOSE_SECONDS, SLOW_CLOSE_SECONDS
+from stickygw.connections.websocket import ABNORMAL_CLOSURE
 from stickygw.routing.request_head import Head
 from stickygw.sessions.holders import SESSION_ENDED, Holder
 from stickygw.types import ConnectionId

@@ -119,6 +119,21 @@ class App:
         self.handlers.error.append(function)
         return function
 
+    def on_move_out(self, function: F) -> F:
+        """``on_move_out(conn)`` runs before a connection goes to its slot's next worker, when no handler of it does.
+
+        What it returns goes to ``on_move_in``: a value such as `Connection.state` can have. If it raises, the
+        connection does not move, and is closed with 1012.
+        """
+        self.handlers.move_out.append(function)
+        return function
+
+    def on_move_in(self, function: F) -> F:
+        """``on_move_in(conn, value)`` runs in the next worker before any other handler. `value` is what ``on_move_out``
+        has returned; of several, what the one registered at the same place has. None: nothing."""
+        self.handlers.move_in.append(function)
+        return function
+
     def on_gap(self, function: F) -> F:
         """``on_gap(room)``: messages to a room with members here may have been missed, because Redis was away or did
         not keep up. Called once for each gap, one room after the other."""

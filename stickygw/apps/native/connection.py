@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stickygw.apps.native.awaitables import DONE, Later
+from stickygw.apps.native.carried import Carried, CarriedRequest, CarriedSession
 from stickygw.apps.native.handlers import PathHandlers
 from stickygw.apps.native.request import Request
 from stickygw.apps.native.runtime import Runtime
+from stickygw.apps.native.state import State
 from stickygw.apps.native.traffic import Traffic
 from stickygw.apps.native.turns import Turns
 from stickygw.bridge.addresses import check_room, is_room, user_address
-from stickygw.connections.transport import HIGH_WATER_BYTES
-from stickygw.connections.websocket import CLOSE_SECONDS, WebSocket
+from stickygw.connections.flow import HIGH_WATER_BYTES
+from stickygw.connections.sending import CLOSE_SECONDS
+from stickygw.connections.websocket import WebSocket
 from stickygw.errors import ConnectionClosed
 from stickygw.sessions.holders import SESSION_ENDED, Holder
 from stickygw.sessions.session import Session
-from stickygw.types import ConnectionId
 from stickygw.wire.closing import check_close
 from stickygw.wire.prepared import Batch
+
+if TYPE_CHECKING:
+    from stickygw.apps.native.ending import Ending
 
 BUSY_SECONDS = 1.0
 """One that is sent away is closed after so long, even if its handler is still at work."""
@@ -34,6 +39,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_ending",
         "_holder",
         "_left_rooms",
         "_runtime",
@@ -52,18 +58,17 @@ class Connection:
         request: Request,
         session: Session,
         handlers: PathHandlers,
-        on_ended: Callable[[], None],
-        *,
-        id: ConnectionId,
+        ending: Ending,
     ) -> None:
         self._runtime = runtime
-        self._turns = Turns(self, runtime, handlers, on_ended)
+        self._turns = Turns(self, runtime, handlers, ending.closed)
+        self._ending = ending
         self._websocket: WebSocket | None = None
         self._holder: Holder | None = None
         self._left_rooms: frozenset[str] | None = None
-        self._state: dict[str, Any] | None = None
+        self._state: State | None = None
         self._user: str | None = None
-        self.id = id
+        self.id = ending.id
         self.request = request
         self.session = session
 
@@ -74,9 +79,9 @@ class Connection:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The application's own values about this connection."""
+        """The application's own values about this connection, which move with it. See `State` for what they can be."""
         if self._state is None:
-            self._state = {}
+            self._state = State()
         return self._state
 
     @property
@@ -192,6 +197,102 @@ class Connection:
         self._runtime.opened(self)
         self._runtime.keep_alive.watch(websocket)
         await self._turns.open(websocket, data)
+
+    # A move to another worker: docs/explanation/live-move.md
+
+    @property
+    def can_move(self) -> bool:
+        """Whether it is open, and all data between two handlers."""
+        return self._turns.can_move and self._websocket is not None and self._websocket.is_open
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it is held, and no handler runs."""
+        return self._turns.is_at_rest
+
+    def hold(self, on_rest: Callable[[], None]) -> None:
+        """Begin no further handler until `go_on`; call `on_rest` when none runs: at once perhaps."""
+        self._turns.hold(on_rest)
+
+    def go_on(self) -> None:
+        """Handle messages again: it does not move after all. Whoever froze its WebSocket thaws it first."""
+        self._turns.go_on()
+
+    def frozen(
+        self, addresses: tuple[str, ...], groups: tuple[bytes, ...], values: tuple[Any, ...] = ()
+    ) -> Carried | None:
+        """Freeze it; what it is, `addresses` and `groups` being what its rooms say, `values` what ``on_move_out`` does.
+        None: it can't now.
+
+        Nothing is read or written from here on until `thaw`.
+        """
+        websocket = self._websocket
+        if websocket is None or not self.can_move or not websocket.can_freeze:
+            return None
+        stored, unsaved = self.session.carried()
+        request = self.request
+        return Carried(
+            self.id,
+            self._ending.offer,
+            self._ending.open_seconds,
+            CarriedRequest(
+                request.path,
+                request.query_string,
+                list(request.headers.raw_items()),
+                request.path_params,
+                request.subprotocol,
+            ),
+            CarriedSession(
+                self.session.id,
+                None if self._holder is None else self._holder.ends_at,
+                not self.session.is_new,
+                stored,
+                unsaved,
+                self.session.touched_seconds,
+                self.session.is_stale,
+            ),
+            self._user,
+            self._state or {},
+            values,
+            addresses,
+            groups,
+            self._turns.inbox,
+            websocket.freeze(),
+        )
+
+    def thaw(self) -> None:
+        """It does not move after all: go on as if nothing had happened."""
+        if self._websocket is not None:
+            self._websocket.thaw()
+        self._turns.go_on()
+
+    def fileno(self) -> int:
+        """The descriptor of its socket."""
+        assert self._websocket is not None
+        return self._websocket.fileno()
+
+    def let_go(self) -> None:
+        """Another worker has it: nothing of it is left here, and the client notices nothing."""
+        assert self._websocket is not None
+        self._websocket.let_go()
+        self.detach()
+        self._turns.let_go()
+
+    def go_on_from(self, carried: Carried, websocket: WebSocket) -> None:
+        """Be what another worker says that it was. `start` follows; until then nothing touches the socket."""
+        self._user = carried.user
+        self._state = State(carried.state) if carried.state else None
+        self._websocket = websocket
+        self._holder = self._runtime.sessions.watch(
+            self.session.id, self._session_ended, ends_at=carried.session.ends_at
+        )
+        self._runtime.opened(self)
+        self._runtime.keep_alive.watch(websocket)
+
+    def start(self, inbox: Sequence[str | bytes], values: Sequence[Any]) -> None:
+        """Serve it: ``on_move_in`` with `values`, the messages of `inbox`, then what comes."""
+        assert self._websocket is not None
+        self._turns.go_on_with(self._websocket, inbox, values)
 
     def shut(self, code: int, reason: str, *, within: float = CLOSE_SECONDS) -> None:
         """Begin the closing handshake; what was received is still handled. TCP ends `within` seconds. Idempotent."""

@@ -22,29 +22,37 @@ class Ending:
     One of `answered`, `served` and `closed` is called, once; `on_ended` is called behind the access line.
     """
 
-    __slots__ = ("_began", "_identity", "_kind", "_method", "_offer", "_on_ended", "_path", "_transport", "_websocket",
-                 "id")  # fmt: skip
+    __slots__ = ("_began", "_identity", "_kind", "_method", "_on_ended", "_path", "_transport", "_websocket", "id",
+                 "offer")  # fmt: skip
 
     def __init__(
         self,
         id: ConnectionId,
         offer: Offer,
-        head: Head,
         transport: SocketTransport,
         *,
+        is_websocket: bool,
+        method: str,
+        path: str,
         identity: Identity,
         on_ended: Callable[[], None],
+        open_seconds: float = 0.0,
     ) -> None:
         self.id = id
-        self._began = monotonic()
-        self._offer = offer
-        self._kind: Literal["websocket", "http"] = "websocket" if head.is_websocket else "http"
-        self._method = head.method
-        self._path = head.path
+        self._began = monotonic() - open_seconds
+        self.offer = offer
+        self._kind: Literal["websocket", "http"] = "websocket" if is_websocket else "http"
+        self._method = method
+        self._path = path
         self._transport = transport
         self._identity = identity
         self._on_ended = on_ended
         self._websocket: tuple[Connection, WebSocket] | None = None
+
+    @property
+    def open_seconds(self) -> float:
+        """How long ago it began."""
+        return monotonic() - self._began
 
     def opened(self, connection: Connection, websocket: WebSocket) -> None:
         """It is a WebSocket now."""
@@ -83,15 +91,15 @@ class Ending:
     def _log(self, status: int, **more: Any) -> None:
         if is_access_logged():
             log_access(
-                client=self._offer.host,
-                port=self._offer.port,
+                client=self.offer.host,
+                port=self.offer.port,
                 slot=self._identity.slot,
-                reason=self._offer.reason,
+                reason=self.offer.reason,
                 kind=self._kind,
                 method=self._method,
                 path=self._path,
                 status=status,
-                seconds=round(monotonic() - self._began, 3),
+                seconds=round(self.open_seconds, 3),
                 bytes_in=self._transport.received_bytes,
                 bytes_out=self._transport.sent_bytes,
                 **more,

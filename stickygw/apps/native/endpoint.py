@@ -73,8 +73,10 @@ class Endpoint:
         ending = Ending(
             id,
             arrival.offer,
-            arrival.head,
             arrival.transport,
+            is_websocket=arrival.head.is_websocket,
+            method=arrival.head.method,
+            path=arrival.head.path,
             identity=self._runtime.identity,
             on_ended=arrival.on_ended,
         )
@@ -190,7 +192,7 @@ class Endpoint:
         if cookie is not None:
             response.headers["Set-Cookie"] = cookie
         arrival.transport.write(response.serialize())
-        connection = Connection(runtime, request, session, handlers, ending.closed, id=ending.id)
+        connection = Connection(runtime, request, session, handlers, ending)
         websocket = WebSocket(
             arrival.transport,
             protocol,

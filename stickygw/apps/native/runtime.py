@@ -26,8 +26,8 @@ from stickygw.bridge.base import Bridge
 from stickygw.bridge.claims import Claims, MemoryClaims
 from stickygw.bridge.hub import Hub
 from stickygw.config.settings import Settings
+from stickygw.connections.flow import Flusher
 from stickygw.connections.keepalive import KeepAlive
-from stickygw.connections.transport import Flusher
 from stickygw.errors import TargetError
 from stickygw.observability.counters import Counters
 from stickygw.routing.cookie import CookieKeys
@@ -125,6 +125,11 @@ class Runtime:
         self.asgi: AsgiHost | None = _asgi_host(app.http, self) if app.http is not None else None
         """What serves the rest of the application's requests."""
 
+    def missed(self, addresses: list[str]) -> None:
+        """For the bridge: something may have been missed there."""
+        self.audience.gap(addresses)
+        self.gaps.add(addresses)
+
     async def start(self) -> None:
         """Run ``on_start``, then the ASGI application's lifespan.
 
@@ -148,6 +153,11 @@ class Runtime:
         self.close_all(code, reason, within=close_within)
         await self.finish()
 
+    def retire(self) -> None:
+        """The slot is another's: what comes for it, and is done in its name, comes and is done there. Idempotent."""
+        self.tells.stop()
+        self.schedule.stop()
+
     def drain(self, code: int, reason: str, *, within: float, spread_seconds: float) -> None:
         """Close every connection with `code`, one after the other over `spread_seconds`.
 
@@ -159,8 +169,7 @@ class Runtime:
         def close(connection: Served) -> None:
             connection.send_away(code, reason, within=within)
 
-        self.tells.stop()
-        self.schedule.stop()  # the slot is another's
+        self.retire()
         if self.asgi is not None:
             self.asgi.end()
         self._draining = SpreadClosing(
@@ -252,10 +261,18 @@ class Runtime:
         self.sessions.release(connection.session)
         self.ended(connection)
 
+    def moved(self, connection: Connection) -> None:
+        """Another worker has `connection`, and counts what it has had here."""
+        self.sessions.release(connection.session)
+        self._forget(connection)
+
     def ended(self, connection: Served) -> None:
         """`connection` is over, and holds nothing of ours."""
-        self.connections.discard(connection)
         connection.count_into(self._ended)
+        self._forget(connection)
+
+    def _forget(self, connection: Served) -> None:
+        self.connections.discard(connection)
         if not self.connections and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
 

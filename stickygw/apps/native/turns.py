@@ -11,8 +11,10 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import Token
+from functools import partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from stickygw.apps.native.awaitables import NEXT_TURN
@@ -22,7 +24,7 @@ from stickygw.apps.native.runtime import Runtime, settled
 from stickygw.apps.native.session_turns import end_with_session, freshen_session, has_work, keep_session
 from stickygw.apps.native.traffic import Traffic
 from stickygw.connections.websocket import WebSocket
-from stickygw.errors import ConnectionClosed, SessionEnded
+from stickygw.errors import ConnectionClosed, ConnectionMoved, SessionEnded
 from stickygw.observability.context import connection_id
 from stickygw.observability.formats import fields
 from stickygw.types import ConnectionId
@@ -51,10 +53,12 @@ class Turns:
         "_inbox",
         "_inbox_bytes",
         "_is_busy",
+        "_is_held",
         "_is_over",
         "_is_receiving",
         "_on_ended",
         "_on_idle",
+        "_on_rest",
         "_received",
         "_runtime",
         "_waiter",
@@ -77,7 +81,9 @@ class Turns:
         self._is_receiving = False
         self._is_busy = False  # there is an owner
         self._is_over = False  # the last handler is done
+        self._is_held = False  # no further handler begins
         self._on_idle: Callable[[], None] | None = None
+        self._on_rest: Callable[[], None] | None = None
         self.closed: ConnectionClosed | None = None
 
     async def open(self, websocket: WebSocket, data: bytes) -> None:
@@ -140,6 +146,74 @@ class Turns:
         elif self._websocket is not None:
             self._websocket.pause()
 
+    # A move to another worker
+
+    @property
+    def can_move(self) -> bool:
+        """Whether it is all data between two handlers: not an ``@app.handler`` coroutine, nor what is ending."""
+        return self._handlers.coroutine is None and self.closed is None and self._on_idle is None
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether no handler runs, and none begins."""
+        return self._is_held and not self._is_busy
+
+    def hold(self, on_rest: Callable[[], None]) -> None:
+        """Begin no further handler until `go_on`; call `on_rest` when none runs: at once perhaps."""
+        self._is_held, self._on_rest = True, on_rest
+        if self._websocket is not None:
+            self._websocket.pause()
+        self._tell_if_at_rest()
+
+    def go_on(self) -> None:
+        """Handle messages again, first those that wait."""
+        self._is_held, self._on_rest = False, None
+        if not self._is_busy and (self._inbox or (self.closed is not None and not self._is_over)):
+            self._become_task(None)
+        self._read_if_there_is_room()
+
+    def _read_if_there_is_room(self) -> None:
+        if len(self._inbox) < INBOX_MESSAGES and self._inbox_bytes < INBOX_BYTES and self._websocket is not None:
+            self._websocket.resume()
+
+    @property
+    def inbox(self) -> tuple[str | bytes, ...]:
+        """The messages that wait for the handler."""
+        return tuple(self._inbox)
+
+    def go_on_with(self, websocket: WebSocket, inbox: Iterable[str | bytes], values: Sequence[Any]) -> None:
+        """Serve a WebSocket that another worker has served: ``on_move_in`` with `values`, the messages of `inbox`, then
+        what comes."""
+        self._websocket = websocket
+        for message in inbox:
+            self._inbox.append(message)
+            self._inbox_bytes += len(message)
+        self._is_held = self._is_busy = True
+        websocket.start(b"")
+        self._is_held, self._is_busy = False, False
+        self._become_task(self._moved_in(values) if self._runtime.app.handlers.move_in else None)
+        self._read_if_there_is_room()
+
+    async def _moved_in(self, values: Sequence[Any]) -> None:
+        for function, value in zip_longest(self._runtime.app.handlers.move_in, values):
+            if function is None:
+                return  # the old code had more to say
+            if not await self._settle(partial(function, self._connection, value)):
+                return
+
+    def let_go(self) -> None:
+        """Another worker has it now: nothing runs here any more, ``on_disconnect`` neither, and nobody is told an
+        end."""
+        self.drop_inbox()
+        self.closed = ConnectionMoved()
+        self._is_over = True
+        self._runtime.moved(self._connection)
+
+    def _tell_if_at_rest(self) -> None:
+        if self._on_rest is not None and not self._is_busy:
+            on_rest, self._on_rest = self._on_rest, None
+            on_rest()
+
     def count_into(self, traffic: Traffic) -> None:
         """Add its messages so far, and those that wait."""
         websocket = self._websocket
@@ -155,7 +229,7 @@ class Turns:
         self._inbox_bytes += len(message)
         if self._waiter is not None:
             self._wake_waiter()
-        elif not self._is_busy:
+        elif not self._is_busy and not self._is_held:
             handler = self._handlers.message
             if handler is None or handler.is_async or self._connection.session.is_stale:
                 self._become_task(None)
@@ -192,6 +266,7 @@ class Turns:
             raise
         finally:
             self._is_busy = False
+            self._tell_if_at_rest()
 
     async def _first_turns(self) -> None:
         handlers, is_well = self._handlers, True
@@ -205,7 +280,7 @@ class Turns:
         """Handle what is in the inbox, then, if the connection is over, its end."""
         handler = self._handlers.message if self._handlers.coroutine is None else None
         handled = 0
-        while self._inbox:
+        while self._inbox and not (self._is_held and self.closed is None):
             message = self._take()
             if handler is None:
                 continue  # nobody wants it
@@ -338,7 +413,13 @@ class Turns:
     def _take(self) -> str | bytes:
         message = self._inbox.popleft()
         self._inbox_bytes -= len(message)
-        if not self._inbox and self._on_idle is None and self._websocket is not None and self._websocket.is_paused:
+        if (
+            not self._inbox
+            and self._on_idle is None
+            and not self._is_held
+            and self._websocket is not None
+            and self._websocket.is_paused
+        ):
             self._websocket.resume()
         return message
 

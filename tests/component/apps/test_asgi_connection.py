@@ -16,7 +16,8 @@ from support.waiting import wait_until
 from stickygw import App
 from stickygw.apps.arrival import Arrival
 from stickygw.apps.asgi.http_connection import HttpConnection
-from stickygw.connections.transport import HIGH_WATER_BYTES, RECEIVE_BYTES, SocketTransport
+from stickygw.connections.flow import HIGH_WATER_BYTES, RECEIVE_BYTES
+from stickygw.connections.transport import SocketTransport
 from stickygw.routing.request_head import Head, examine
 from stickygw.testing import AppClient
 from stickygw.types import HandOverId

@@ -13,7 +13,8 @@ from support.raw import head
 from stickygw.apps.asgi.further import FurtherOffers
 from stickygw.apps.native.runtime import Identity
 from stickygw.config.settings import SessionSettings, Settings
-from stickygw.connections.transport import Flusher, SocketTransport
+from stickygw.connections.flow import Flusher
+from stickygw.connections.transport import SocketTransport
 from stickygw.routing.cookie import CookieClaim, CookieKeys
 from stickygw.routing.request_head import Head, examine
 from stickygw.types import GatewayId, HandOverId, SessionId, Slot

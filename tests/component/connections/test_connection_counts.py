@@ -10,7 +10,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from stickygw.connections.transport import Flusher, SocketTransport
+from stickygw.connections.flow import Flusher
+from stickygw.connections.transport import SocketTransport
 from stickygw.connections.websocket import WebSocket
 from stickygw.observability.counters import Counters
 from stickygw.wire.prepared import PreparedMessage

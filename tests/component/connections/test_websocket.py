@@ -14,9 +14,11 @@ from websockets.frames import CTRL_OPCODES, Close, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
 
+from stickygw.connections.flow import Flusher
 from stickygw.connections.fragments import MAX_FRAGMENTS
-from stickygw.connections.transport import Flusher, SocketTransport
-from stickygw.connections.websocket import MAX_FRAMES_PER_TURN, WebSocket
+from stickygw.connections.receiving import MAX_FRAMES_PER_TURN
+from stickygw.connections.transport import SocketTransport
+from stickygw.connections.websocket import WebSocket
 from stickygw.observability.counters import Counters
 from stickygw.wire.prepared import PreparedMessage
 

@@ -30,7 +30,7 @@ from stickygw.routing.keys import parse_key
 from stickygw.routing.router import Router, SlotView
 from stickygw.routing.table import KeyTable
 from stickygw.types import GatewayId, HandOverId, SessionId, Slot, WorkerId
-from stickygw.wire.link import Declined, DeclineReason, Ended, Message, Offer, Taken
+from stickygw.wire.link import Came, Declined, DeclineReason, Ended, Message, Offer, Taken
 
 DEADLINE = 10.0
 GATEWAY = GatewayId("0badcafe")
@@ -87,6 +87,12 @@ class FakeWorker:
 
     def take(self, *offers: Offer) -> None:
         assert self._link.send(Taken([offer.id for offer in offers]))
+
+    def adopt(self, *offers: Offer, of: FakeWorker) -> None:
+        """Have connections of another worker, as when they have moved."""
+        for offer in offers:
+            self.sockets[offer.id] = of.sockets.pop(offer.id)
+        assert self._link.send(Came([offer.id for offer in offers]))
 
     def end(self, *offers: Offer) -> None:
         for offer in offers:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,11 @@ from primary_rig import cookie_for, head_of
 from supervised_rig import NOTE_ALL, SERVE, supervised
 from support.waiting import wait_until
 
+from stickygw.primary import supervisor
 from stickygw.primary.hand_over import HandOvers
 from stickygw.primary.worker_process import WorkerProcess
 from stickygw.supervision import events as to
-from stickygw.types import Slot
+from stickygw.types import Slot, WorkerId
 from stickygw.wire.link import Drain, Message
 
 TAKE = """
@@ -37,7 +40,9 @@ async def test_a_reload_replaces_all_workers_slot_by_slot(short_dir: Path):
         assert finished.is_well, finished
         assert gateway.generations() == [(0, 2), (1, 2)]
         assert gateway.events.gone == before
-        assert gateway.notes() == [f"{slot}.1 Drain(grace_seconds=4.0, spread_seconds=0.25)" for slot in (0, 1)]
+        drained = [note for note in gateway.notes() if "Drain" in note]
+        assert drained == [f"{slot}.1 Drain(grace_seconds=4.0, spread_seconds=0.25)" for slot in (0, 1)]
+        assert [note for note in gateway.notes() if "MoveIn" in note] == ["0.2 MoveIn()", "1.2 MoveIn()"]
         assert [text.split(":")[0] for text in gateway.progress] == ["slot 0", "slot 1"]
         assert gateway.events.names == ["first ready", "all ready"]
         assert gateway.supervisor.fleet.generation == 2
@@ -53,17 +58,16 @@ async def test_the_new_worker_owns_its_slot_before_the_old_one_is_asked_to_drain
         told.append(("owns", worker))
         is_up(self, worker, *rest)  # type: ignore[arg-type]
 
-    def note_drain(self: WorkerProcess, message: Message) -> bool:
-        assert isinstance(message, Drain)
-        told.append(("drains", self.worker))
-        return send(self, message)
+    def note_drain(self: WorkerProcess, message: Message, fd: int = -1) -> bool:
+        told.append(("drains" if isinstance(message, Drain) else "is moved to", self.worker))
+        return send(self, message, fd)
 
     monkeypatch.setattr(HandOvers, "worker_is_up", note_owner)
     monkeypatch.setattr(WorkerProcess, "send", note_drain)
     async with supervised(short_dir, SERVE, slots=1) as gateway:
         await gateway.wait_ready()
         await gateway.do(to.Reload())
-    assert told == [("owns", 1), ("owns", 2), ("drains", 1)]
+    assert told == [("owns", 1), ("owns", 2), ("is moved to", 2), ("drains", 1)]
 
 
 async def test_what_the_old_worker_left_unread_is_served_by_the_new_one(short_dir: Path):
@@ -253,3 +257,82 @@ async def test_a_worker_that_has_served_enough_is_replaced_though_nobody_asks(
         assert gateway.supervisor.vitals.of(gateway.events.gone[0]) is None
         assert gateway.generations() == [(0, 1)]
         assert gateway.rig.view(0).is_ready
+
+
+# --- moves ------------------------------------------------------------------------------------------------------------
+
+
+MOVE = """
+    say(Ready())
+    while True:
+        data, fds, *_ = socket.recv_fds(link, 1 << 17, 2)
+        message = decode(data)
+        note(type(message).__name__, len(fds))
+        match message:
+            case Drain():
+                if fds:
+                    socket.socket(fileno=fds[0]).send(b"who comes")
+                    say(Moved(3, 1, 2))
+                sys.exit(0)
+            case MoveIn():
+                note(socket.socket(fileno=fds[0]).recv(99).decode())
+            case Stop():
+                sys.exit(0)
+"""
+"""Notes what it is told, with how many descriptors, and what comes over the link between the two."""
+
+
+async def test_both_workers_of_a_slot_have_an_end_of_one_link_and_it_is_told_what_moved(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    moving: list[WorkerId] = []
+    monkeypatch.setattr(HandOvers, "moves", lambda self, worker: moving.append(worker))
+    async with supervised(short_dir, MOVE, slots=1) as gateway:
+        await gateway.wait_ready()
+        old = gateway.owner(0)
+        before = len(os.listdir("/proc/self/fd"))
+        finished = await gateway.do(to.Reload())
+        await wait_until(lambda: "0.2 who comes" in gateway.notes())
+        # Two processes note in no certain order.
+        assert {note for note in gateway.notes() if "Resize" not in note} == {
+            *("0.2 MoveIn 1", "0.1 Drain 1", "0.2 who comes")
+        }
+        assert finished.text == "generation 2 runs in 1 slot; 3 connections moved, 3 closed"
+        assert gateway.progress[1:] == [
+            "slot 0: 3 connections moved, 1 refused by the new code and closed, 2 that cannot move to be closed"
+        ]
+        assert moving == [old]
+        assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("command", [to.DrainSlot(Slot(1)), to.Scale(1)], ids=["drain", "scale"])
+async def test_who_leaves_its_slot_empty_has_no_link_to_anybody(short_dir: Path, command: to.Command):
+    async with supervised(short_dir, MOVE) as gateway:
+        await gateway.wait_ready()
+        assert (await gateway.do(command)).is_well
+        assert [note for note in gateway.notes() if "Resize" not in note] == ["1.1 Drain 0"]
+
+
+@pytest.mark.parametrize("what", ["link_pair", "dup"])
+async def test_without_descriptors_for_a_link_all_are_drained_and_the_log_says_why(
+    short_dir: Path, what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def no_more(*_: object) -> tuple[socket.socket, socket.socket]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    send = WorkerProcess.send
+
+    def send_to_a_full_link(self: WorkerProcess, message: Message, fd: int = -1) -> bool:
+        return no_more() is None if fd >= 0 else send(self, message)
+
+    async with supervised(short_dir, MOVE, slots=1) as gateway:
+        await gateway.wait_ready()
+        with monkeypatch.context() as patch:
+            if what == "dup":
+                patch.setattr(WorkerProcess, "send", send_to_a_full_link)
+            else:
+                patch.setattr(supervisor, "link_pair", no_more)
+            finished = await gateway.do(to.Reload())
+        assert finished == to.Finished(finished.ticket, "generation 2 runs in 1 slot", is_well=True)
+        assert [note for note in gateway.notes() if "Resize" not in note] == ["0.1 Drain 0"]
+        assert "slot=0: nothing moves: [Errno 24] Too many open files" in caplog.text

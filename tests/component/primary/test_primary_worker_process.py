@@ -6,7 +6,7 @@ import os
 import select
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from support.waiting import wait_until
 
 from stickygw.primary.worker_process import MAX_UNSENT, WorkerProcess
 from stickygw.types import GatewayId, Slot, WorkerId
-from stickygw.wire.link import Configure, Message, Ready, Resize
+from stickygw.wire.link import Configure, Drain, Message, MoveIn, Ready, Resize, Stop
 
 
 class Heard:
@@ -71,11 +71,99 @@ async def test_messages_for_a_worker_that_does_not_read_wait_in_order_and_are_bo
         assert sent > MAX_UNSENT
         (short_dir / "mark").touch()
         # Though there is room now, and the loop has not turned since: this one is still behind the others.
-        select.select([], [process.link._sock], [], 10)
+        select.select([], [process.link._datagrams._sock], [], 10)
         assert not process.send(Resize(0))
         await wait_until(lambda: process.send(Resize(0)))
         await wait_until(lambda: len(heard.calls) == 2)
         assert heard.calls == ["cut off", 0]
+
+
+def descriptors() -> int:
+    """Open in this process."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def fill(process: WorkerProcess) -> None:
+    """Send until its link takes no more, and nothing waits yet."""
+    while process.link.send(Resize(0)):
+        pass
+
+
+@pytest.fixture
+def memory() -> Iterator[int]:
+    """A descriptor of a file that says "for the move"."""
+    fd = os.memfd_create("memory")
+    os.write(fd, b"for the move")
+    yield fd
+    os.close(fd)
+
+
+async def test_a_descriptor_waits_for_a_full_link_with_its_message_and_is_let_go_when_sent(
+    short_dir: Path, memory: int
+):
+    script = """
+    while not os.path.exists(mark):
+        time.sleep(0.01)
+    seen = []
+    while seen[-1:] != ["Stop"]:
+        data, fds, *_ = socket.recv_fds(link, 1 << 17, 2)
+        seen += [type(decode(data)).__name__] if fds or not isinstance(decode(data), Resize) else []
+        seen += [os.pread(fd, 99, 0) for fd in fds]
+    sys.exit(0 if seen == ["MoveIn", b"for the move", "Drain", b"for the move", "Stop"] else 1)
+    """
+    async with worker(short_dir, script) as (process, heard):
+        fill(process)
+        before = descriptors()
+        copy = os.dup(memory)
+        assert process.send(MoveIn(), copy)
+        assert process.send(Drain(5.0, 0.0), copy)
+        assert process.send(Stop(5.0, 0.0))
+        os.close(copy)
+        assert descriptors() == before + 2
+        (short_dir / "mark").touch()
+        await wait_until(lambda: len(heard.calls) == 2)
+        assert heard.calls == ["cut off", 0]
+        assert descriptors() < before
+
+
+async def test_descriptors_that_wait_for_a_worker_that_dies_are_closed(short_dir: Path, memory: int):
+    async with worker(short_dir, "time.sleep(60)") as (process, heard):
+        fill(process)
+        before = descriptors()
+        for _ in range(5):
+            assert process.send(MoveIn(), memory)
+        assert descriptors() == before + 5
+        process.kill()
+        await wait_until(lambda: len(heard.calls) == 2)
+        assert descriptors() < before
+
+
+async def test_descriptors_that_wait_for_a_worker_that_is_killed_now_are_closed(short_dir: Path, memory: int):
+    async with worker(short_dir, "time.sleep(60)") as (process, _):
+        fill(process)
+        before = descriptors()
+        assert process.send(MoveIn(), memory)
+        process.kill_now()
+        assert not process.send(MoveIn(), memory)
+        assert descriptors() < before
+
+
+async def test_where_too_many_messages_wait_no_descriptor_is_copied(short_dir: Path, memory: int):
+    async with worker(short_dir, "time.sleep(60)") as (process, _):
+        while process.send(Resize(0)):
+            pass
+        before = descriptors()
+        assert not process.send(MoveIn(), memory)
+        assert descriptors() == before
+
+
+async def test_one_that_is_cut_off_is_sent_nothing_more(short_dir: Path, memory: int):
+    async with worker(short_dir, "link.close(); time.sleep(60)") as (process, heard):
+        await wait_until(lambda: heard.calls == ["cut off"])
+        before = descriptors()
+        assert not process.send(MoveIn(), memory)
+        assert not process.send(Drain(5.0, 0.0))
+        assert descriptors() == before
 
 
 async def test_the_last_words_come_before_the_end(short_dir: Path):

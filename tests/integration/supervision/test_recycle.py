@@ -62,14 +62,18 @@ def rss_of(pid: int) -> int:
 class Witness:
     """What clients, each with a cookie, and somebody who looks see of a gateway.
 
-    A client fails as soon as it is served by another slot, or by none; who looks, when a slot has no ready worker.
+    A client fails as soon as it is served by another slot, or by none, and one that stays as soon as it is closed; who
+    looks, when a slot has no ready worker.
     """
 
     gateway: Gateway
     slots: dict[Client, int] = field(default_factory=dict)
     pids: defaultdict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     """Of the workers that answered, by slot."""
+    met: defaultdict[Client, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Of the workers that answered a client, one after the other."""
     closes: Counter[int] = field(default_factory=Counter)
+    """Of those that come again."""
     largest: int = 0
     """RSS of any worker at any time."""
     looks: int = 0
@@ -79,15 +83,14 @@ class Witness:
         answer = await client.receive()
         assert answer["slot"] == self.slots.setdefault(client, answer["slot"])
         self.pids[answer["slot"]].add(answer["pid"])
+        if self.met[client][-1:] != [answer["pid"]]:
+            self.met[client].append(answer["pid"])
 
     async def stay(self, client: Client, kib: int) -> None:
-        """Talk, and come back when the worker ends the connection."""
+        """Talk, on one connection all the time."""
         while True:
-            with self._counted():
-                while True:
-                    await self.ask(client, kib)
-                    await asyncio.sleep(EVERY)
-            await client.open()
+            await self.ask(client, kib)
+            await asyncio.sleep(EVERY)
 
     async def come_again(self, client: Client) -> None:
         """One short visit after the other."""
@@ -109,12 +112,13 @@ class Witness:
             await asyncio.sleep(0.05)
 
     async def wait_moved(self) -> None:
-        """Until those who stay have all been sent away, and the next worker of each slot has answered."""
+        """Until those who stay have all been answered by the next worker of their slot."""
 
         def have_moved() -> bool:
-            return self.closes.total() >= STAYING and all(len(pids) >= 2 for pids in self.pids.values())
+            return all(len(pids) >= 2 for pids in (*self.pids.values(), *list(self.met.values())[:STAYING]))
 
         await wait_until(have_moved)
+        assert all(len(set(pids)) == len(pids) for pids in self.met.values()), "nobody was taken back"
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -146,7 +150,9 @@ async def busy(gateway: Gateway, *, kib: int) -> AsyncIterator[Witness]:
 
 def recycled(gateway: Gateway) -> list[tuple[str, int]]:
     """The slots that began and ended to be recycled, in order."""
-    found = re.findall(r": (worker recycled slot=|slot )(\d+)(?: is recycled$|: it has )", gateway.log, re.MULTILINE)
+    found = re.findall(
+        r": (worker recycled slot=|slot )(\d+)(?: is recycled(?:$|;)|: it has )", gateway.log, re.MULTILINE
+    )
     return [("begins" if what.startswith("worker") else "ends", int(slot)) for what, slot in found]
 
 
@@ -176,7 +182,7 @@ async def test_at_max_served_a_worker_is_replaced_and_nobody_waits_in_vain(count
     async with busy(counting, kib=0) as witness:
         await wait_recycled(counting)
         await witness.wait_moved()
-    assert set(witness.closes) == {1012}
+    assert set(witness.closes) <= {1012}
     assert witness.looks > 5
     assert_one_after_the_other(counting)
     served = [int(count) for count in re.findall(r"it has served (\d+) connections \(max_served\)", counting.log)]
@@ -194,4 +200,4 @@ async def test_a_leak_is_recycled_at_max_rss_before_the_worker_has_doubled(fresh
     print(f"fresh {fresh_rss >> 20} MiB, limit {max_rss >> 20}, recycled at {sizes}, largest {witness.largest >> 20}")
     assert min(sizes) >= max_rss * 0.9 // (1 << 20)
     assert max_rss * 0.9 < witness.largest < 2 * fresh_rss
-    assert set(witness.closes) == {1012}
+    assert set(witness.closes) <= {1012}

@@ -63,6 +63,8 @@ class Judge:
         self.restarts_due: dict[Slot, float] = {}
         self.unfinished: set[int] = set()
         self.finished: set[int] = set()
+        self.moved: dict[int, tuple[int, int]] = {}
+        """Connections that moved, and that were closed, in each operation that has told of any, by its ticket."""
         self.stop: to.StopAsked | None = None
         self.stop_by = inf
         self.once: list[type] = []
@@ -89,9 +91,17 @@ class Judge:
                     seen.ends_by += event.seconds
                     if seen.silent_by < inf:
                         seen.silent_by = now + self.limits.heartbeat_timeout
+            case to.WorkerMoved():
+                self._hears_moved(event)
             case to.WorkerReady() | to.WorkerFailed() | to.WorkerHeard() | to.WorkerCutOff() | to.WorkerGone():
                 if event.worker in self.living:
                     self._hears_worker(self.living[event.worker], event)
+
+    def _hears_moved(self, event: to.WorkerMoved) -> None:
+        operation = self.fleet._operations.current
+        if operation is not None and event.worker in operation.leaving:
+            moved, closed = self.moved.get(operation.ticket, (0, 0))
+            self.moved[operation.ticket] = moved + event.moved, closed + event.refused + event.left
 
     def _hears_worker(self, seen: Seen, event: to.WorkerEvent) -> None:
         match event:
@@ -141,11 +151,20 @@ class Judge:
                 (self.drained.add if is_drained else self.drained.discard)(slot)
             case to.Progress(ticket):
                 assert ticket == 0 or ticket in self.unfinished
-            case to.Finished(ticket) if ticket:
-                self.unfinished.remove(ticket)
-                self.finished.add(ticket)
+            case to.Finished(ticket, text):
+                self._tells_of_moves(ticket, text)
+                if ticket:
+                    self.unfinished.remove(ticket)
+                    self.finished.add(ticket)
             case to.FirstReady() | to.AllReady() | to.GiveUp() | to.AllGone():
                 self._noted_once(type(action))
+
+    def _tells_of_moves(self, ticket: int, text: str) -> None:
+        moved, closed = self.moved.pop(ticket, (0, 0))
+        if self.stop is not None or self.has_given_up:
+            return  # it did not come to its end
+        words = f"; {moved} connection{'s' * (moved != 1)} moved, {closed} closed"
+        assert text.endswith(words) if moved or closed else " moved, " not in text, (moved, closed, text)
 
     def _noted_once(self, kind: type) -> None:
         assert kind not in self.once
@@ -173,9 +192,12 @@ class Judge:
 
     def _ordered(self, worker: WorkerId, seen: Seen, do: to.Do) -> None:
         owns = self.owners.get(seen.slot) == worker
+        assert do.successor is None or do.order is Order.DRAIN
         match do.order:
             case Order.DRAIN:
                 assert not owns or seen.slot in self.drained or seen.slot not in self.open, "the slot is left empty"
+                # Who has the slot now has what can move; nobody else may.
+                assert do.successor == (None if owns else self.owners[seen.slot])
                 assert 0 <= do.spread_seconds <= do.grace_seconds == self.limits.drain_timeout
                 seen.ends_by = self.now + self.limits.drain_timeout + CUT_SECONDS
             case Order.STOP:

@@ -34,6 +34,11 @@ class Character:
     closes_link_before: float = 0.0
     is_forced: bool = False
     connections: int = 0
+    moves_after: float | None = None
+    """Asked to drain while another has the slot, it says so long after it what has moved."""
+    refused: int = 0
+    left: int = 0
+    """Of its connections, those that the other refused, and those that cannot move; at most `connections` together."""
     serves: int = 0
     """Connections between two heartbeats."""
     grows: int = 0
@@ -162,6 +167,8 @@ class World:
                 process = self.processes[action.worker]
                 process.orders.append(action)
                 self._ordered(process, action.order)
+                if action.successor is not None and process.character.moves_after is not None:
+                    self.later(process.character.moves_after, lambda: self._moved(process))
             case to.GiveUp():
                 self.later(0.01, lambda: self.tell(to.StopAsked(5.0, 0.0)))
 
@@ -190,6 +197,14 @@ class World:
         process.rss += process.character.grows
         self.later(self.beat_seconds, lambda: self._beat(process))
         self.tell(to.WorkerHeard(process.id, process.character.connections, process.served, process.rss))
+
+    def _moved(self, process: Process) -> None:
+        if process.is_gone or process.is_cut or process.is_silent:
+            return
+        of = process.character
+        refused = min(of.refused, of.connections)
+        left = min(of.left, of.connections - refused)
+        self.tell(to.WorkerMoved(process.id, of.connections - refused - left, refused, left))
 
     def _ordered(self, process: Process, order: Order) -> None:
         if order is Order.KILL:

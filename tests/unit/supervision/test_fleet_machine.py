@@ -17,6 +17,7 @@ from stickygw.types import Slot, WorkerId
 START_SECONDS = 0.5
 """Of a good worker."""
 KILL_SECONDS = 0.1
+LONGEST_MOVE_SECONDS = 6.0
 MOST_SLOTS = 6
 
 characters = st.builds(
@@ -29,6 +30,9 @@ characters = st.builds(
     closes_link_before=st.sampled_from([0.0, 0.0, 0.05, 3.0]),
     is_forced=st.booleans(),
     connections=st.sampled_from([0, 10, 3_000]),
+    moves_after=st.sampled_from([None, 0.0, 0.05, LONGEST_MOVE_SECONDS]),
+    refused=st.sampled_from([0, 0, 1]),
+    left=st.sampled_from([0, 0, 3, 2_000]),
     serves=st.sampled_from([0, 10]),
     grows=st.sampled_from([0, 20 << 20]),
 )
@@ -109,6 +113,13 @@ class FleetMachine(RuleBasedStateMachine):
         if process is None or not process.is_cut:
             self.world.tell(to.WorkerFailed(worker, "no") if is_broken else to.WorkerReady(worker))
 
+    @rule(number=picks, moved=st.integers(0, 3), left=st.integers(0, 3))
+    def one_tells_of_a_move_out_of_turn(self, number: int, moved: int, left: int) -> None:
+        process = self.pick(number)
+        worker = WorkerId(99_999) if process is None else process.id
+        if process is None or not process.is_cut:
+            self.world.tell(to.WorkerMoved(worker, moved, 0, left))
+
     # --- operators ----------------------------------------------------------------------------------------------------
 
     @rule(asked=st.lists(commands, min_size=1, max_size=3))
@@ -149,7 +160,7 @@ class FleetMachine(RuleBasedStateMachine):
         limits = self.limits
         spread = limits.drain_timeout if limits.drain_spread is None else limits.drain_spread
         draining = limits.drain_timeout + CUT_SECONDS + ENDING_SECONDS
-        one_command = MOST_SLOTS * (START_SECONDS + spread) + draining
+        one_command = MOST_SLOTS * (START_SECONDS + LONGEST_MOVE_SECONDS + spread) + draining
         first = max(limits.start_timeout, limits.heartbeat_timeout) + LONGEST_DELAY_SECONDS + ending
         return first + (1 + MAX_WAITING_COMMANDS) * one_command
 

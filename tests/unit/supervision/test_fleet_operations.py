@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 from fleet_story import begun, count, generations, notes, owner, progress, result, serving, steps
-from fleet_world import GOOD, LIMITS, Character
+from fleet_world import GOOD, LIMITS, Character, World
 
 from stickygw.supervision import events as to
 from stickygw.supervision.lifecycle import Order
 from stickygw.supervision.operations import MAX_WAITING_COMMANDS
 from stickygw.supervision.roster import CLIENTS_PER_SECOND, CUT_SECONDS
-from stickygw.types import Slot
+from stickygw.types import Slot, WorkerId
 
 BROKEN = Character(is_broken=True)
 HANGING = Character(ready_after=None)
@@ -118,7 +118,8 @@ def test_the_next_slot_waits_until_the_clients_have_come_over(
     old = owner(world, 0)
     world.ask(to.Reload())
     world.run(0.5)
-    assert to.Do(old.id, Order.DRAIN, drain_timeout, spread) in world.said
+    successor = world.judge.owners[Slot(0)]
+    assert to.Do(old.id, Order.DRAIN, drain_timeout, spread, successor) in world.said
 
     if spread:
         world.run(spread - 0.1)
@@ -126,6 +127,125 @@ def test_the_next_slot_waits_until_the_clients_have_come_over(
     world.run(0.2)
 
     assert count(world, "launch") == 2
+
+
+MOVING = replace(GOOD, connections=1_000, moves_after=0.1, obeys_after=0.2)
+"""It would send its clients away for two seconds, if they could not move."""
+
+
+def test_the_next_slot_does_not_wait_for_clients_that_have_moved() -> None:
+    world = serving(2, every=MOVING)
+    ticket = world.ask(to.Reload())
+    world.run(0.5 + 0.09)
+    assert count(world, "launch") == 1
+    world.run(0.02)
+    assert count(world, "launch") == 2
+    world.run(2.0)
+
+    assert progress(world, ticket) == [
+        "slot 0: generation 2 is ready; 1000 connections to come over within 2.0 s",
+        "slot 0: 1000 connections moved",
+        "slot 1: generation 2 is ready; 1000 connections to come over within 2.0 s",
+        "slot 1: 1000 connections moved",
+    ]
+    finished = result(world, ticket)
+    assert finished == to.Finished(
+        ticket, "generation 2 runs in 2 slots; 2000 connections moved, 0 closed", is_well=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("drain_spread", "left", "spread"),
+    [(None, 500, 1.0), (None, 0, 0.0), (7.0, 0, 0.0), (7.0, 1, 7.0)],
+    ids=["500 a second", "nobody to wait for", "nobody to wait for, whatever is set", "as set"],
+)
+def test_the_next_slot_waits_for_clients_that_could_not_move(
+    drain_spread: float | None, left: int, spread: float
+) -> None:
+    every = replace(MOVING, obeys_after=20.0, left=left)
+    world = serving(2, limits=replace(LIMITS, drain_spread=drain_spread), every=every)
+    world.ask(to.Reload())
+    world.run(0.5 + 0.1)
+    if spread:
+        world.run(spread - 0.01)
+        assert count(world, "launch") == 1
+    world.run(0.02)
+    assert count(world, "launch") == 2
+
+
+def test_the_clients_that_were_closed_are_told_one_kind_beside_the_other() -> None:
+    world = serving(1, every=replace(MOVING, refused=2, left=1))
+    ticket = world.ask(to.Reload())
+    world.run(5.0)
+
+    assert progress(world, ticket)[1:] == [
+        "slot 0: 997 connections moved, 2 refused by the new code and closed, 1 that cannot move to be closed"
+    ]
+    finished = result(world, ticket)
+    assert finished is not None
+    assert finished.text == "generation 2 runs in 1 slot; 997 connections moved, 3 closed"
+
+
+def test_a_failed_reload_says_how_many_had_moved_before() -> None:
+    world = serving(2, every=MOVING)
+    world.characters = [MOVING, BROKEN]
+    ticket = world.ask(to.Reload())
+    world.run(10.0)
+
+    finished = result(world, ticket)
+    assert finished is not None
+    assert finished.text.endswith("; 1 of 2 slots run generation 2; 1000 connections moved, 0 closed")
+
+
+def test_a_worker_that_dies_while_it_moves_is_waited_for_like_one_that_drains() -> None:
+    world = serving(2, every=replace(MOVING, moves_after=1.0, obeys_after=20.0))
+    world.ask(to.Reload())
+    old = owner(world, 0)
+    world.run(0.6)
+    world.die(old)
+    world.run(1.8)
+    assert count(world, "launch") == 1
+    world.run(0.2)
+    assert count(world, "launch") == 2
+
+
+def test_word_of_a_move_that_is_nobodys_concern_changes_nothing() -> None:
+    world = serving(2, every=replace(MOVING, moves_after=None))
+    ticket = world.ask(to.Reload())
+    world.run(0.6)
+    for worker in (owner(world, 1).id, owner(world, 0).id, WorkerId(99)):  # the next slot's, the new one, nobody
+        assert world.tell(to.WorkerMoved(worker, 5, 5, 0)) == []
+    world.run(10.0)
+    assert world.tell(to.WorkerMoved(WorkerId(1), 5, 5, 0)) == []
+
+    finished = result(world, ticket)
+    assert finished is not None
+    assert finished.text == "generation 2 runs in 2 slots"
+
+
+@pytest.mark.parametrize("command", [to.Reload(), to.RestartSlot(Slot(0))], ids=["reload", "restart"])
+def test_who_is_replaced_gives_its_connections_to_the_next_in_its_slot(command: to.Command) -> None:
+    world = serving(1)
+    old = owner(world, 0)
+    world.ask(command)
+    world.run(2.0)
+
+    assert drains(world) == [(old.id, owner(world, 0).id)]
+
+
+@pytest.mark.parametrize("command", [to.DrainSlot(Slot(1)), to.Scale(1)], ids=["drain", "scale"])
+def test_who_leaves_its_slot_empty_gives_its_connections_to_nobody(command: to.Command) -> None:
+    world = serving(2)
+    old = owner(world, 1)
+    world.ask(command)
+    world.run(2.0)
+
+    assert drains(world) == [(old.id, None)]
+
+
+def drains(world: World) -> list[tuple[WorkerId, WorkerId | None]]:
+    """Who was asked to drain, and who takes what can move."""
+    return [(do.worker, do.successor) for do in world.said if isinstance(do, to.Do) and do.order is Order.DRAIN]
 
 
 def test_a_worker_that_does_not_drain_is_killed_a_little_after_it_should_have_cut() -> None:

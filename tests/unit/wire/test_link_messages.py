@@ -7,13 +7,17 @@ from hypothesis import strategies as st
 
 from stickygw.wire.link import (
     MAX_MESSAGE_BYTES,
+    Came,
     Configure,
     Declined,
     DeclineReason,
+    Drain,
     Ended,
     Failed,
     Heartbeat,
     LinkError,
+    Moved,
+    MoveIn,
     Offer,
     Ready,
     Stop,
@@ -25,7 +29,10 @@ from stickygw.wire.link import (
 MESSAGES = [
     Configure(1, 3, 4, "0123abcd", "app:app", {"redis": {"url": "unix:///x"}, "keys": ["cookie"]}),
     Offer(7, "ab" * 16, 1_700_000_000, None, "::1", 4711, True, "cookie"),
+    Offer(8, None, 0, None, "::1", 4711, True, "key_hash", b"ip\x00::1"),
     Offer(2**40, None, 0, 3, "", 0, False, "least_loaded"),
+    MoveIn(),
+    Drain(30.0, 2.0),
     Stop(1.5, 0.25),
     Ready(),
     Failed("no module"),
@@ -33,6 +40,8 @@ MESSAGES = [
     Taken([1, 2, 3]),
     Declined(9, DeclineReason.NO_DESCRIPTOR),
     Ended([]),
+    Came([2**40, 1]),
+    Moved(12_000, 1, 0),
 ]
 
 
@@ -41,15 +50,30 @@ def test_a_message_comes_back_as_it_went(message) -> None:
     assert decode(encode(message)) == message
 
 
-@given(st.binary(max_size=64))
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.binary(max_size=4) | st.text("a€"),
+    lambda some: st.lists(some, max_size=12) | st.dictionaries(st.integers(0, 9) | st.text("a"), some, max_size=3),
+    max_leaves=20,
+)
+tagged = st.builds(lambda tag, values: [tag, *values], st.integers(-30, 30), st.lists(plain, max_size=10))
+
+
+@given(st.one_of(st.binary(max_size=64), (plain | tagged).map(msgpack.packb)))
 def test_garbage_is_a_link_error_or_a_message(data: bytes) -> None:
     try:
-        decode(data)
+        message = decode(data)
     except LinkError:
-        pass
+        return
+    assert msgpack.unpackb(data, strict_map_key=False)[0] >= 0
+    assert type(message).__module__ == "stickygw.wire.link"
 
 
-@pytest.mark.parametrize("body", [[], [99], [1, 2], [3, "extra"], "text", None, [7, 1, "no such reason"], {}])
+NO_REASON = [*msgpack.unpackb(encode(Declined(9, DeclineReason.NO_DESCRIPTOR)))[:2], "no such reason"]
+
+
+@pytest.mark.parametrize(
+    "body", [[], [99], [1, 2], [3, "extra"], "text", None, NO_REASON, {}, [-1, 9, ""], [True], b"\0\1"]
+)
 def test_what_encode_does_not_make_is_refused(body) -> None:
     with pytest.raises(LinkError):
         decode(msgpack.packb(body))

@@ -1,0 +1,225 @@
+"""Takes the connections of the slot's worker before: `Coming`. docs/explanation/live-move.md tells the whole."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+
+from websockets.datastructures import Headers
+
+from stickygw.apps.native.carried import Carried as State
+from stickygw.apps.native.carried import NotCarried
+from stickygw.apps.native.connection import Connection
+from stickygw.apps.native.ending import Ending
+from stickygw.apps.native.leaving import SENT_SECONDS
+from stickygw.apps.native.request import Request
+from stickygw.apps.native.runtime import Runtime
+from stickygw.connections.revival import revive
+from stickygw.connections.transport import SocketTransport
+from stickygw.ipc.move_link import MoveLink
+from stickygw.types import ConnectionId, HandOverId
+from stickygw.wire.link import Offer
+from stickygw.wire.move import (
+    VERSION,
+    Adopted,
+    Carried,
+    Copy,
+    Finished,
+    Listening,
+    MoveError,
+    MoveMessage,
+    Positions,
+    Refused,
+    Rooms,
+    Settled,
+)
+
+log = logging.getLogger("stickygw.move")
+
+MAX_STATE_BYTES = 64 * 1024 * 1024
+"""Of one connection: more than an outbox, an inbox and an unfinished message of any sensible bounds."""
+
+
+class Coming:
+    """One move, at the new worker, from its beginning to the other one's end of it.
+
+    `admit(offer)` says whether there is room for another connection, and gives what is to be called at its end;
+    `on_over` is called once.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        sock: socket.socket,
+        *,
+        admit: Callable[[Offer], Callable[[], None] | None],
+        on_over: Callable[[Coming], None],
+    ) -> None:
+        self._runtime = runtime
+        self._admit = admit
+        self._on_over = on_over
+        self._version = VERSION
+        self._positions: dict[str, dict[bytes, int]] = {}
+        self._pinged = 0
+        self._is_complete = True  # no further part of the positions follows
+        self._starting: dict[HandOverId, Callable[[], None]] = {}
+        """Adopted, and not served yet: that it is ours is still to be sent."""
+        self._link = MoveLink(sock, on_message=self._received, on_closed=self._closed)
+        self._rooms = runtime.audience.arrivals(
+            send_copy=self._send_copy,
+            send_listening=lambda number, addresses: self._link.send(Listening(number, addresses)),
+            on_gap=runtime.gaps.add,
+            is_same_slot=True,
+        )
+        runtime.sessions.expect()
+        runtime.spawn(self._settle())
+
+    async def _settle(self) -> None:
+        try:
+            async with asyncio.timeout(SENT_SECONDS):
+                await self._runtime.bridge.wait_sent()
+        except TimeoutError:
+            log.warning("move: the store does not answer; connections come without waiting for it")
+        self._rooms.sent()
+        self._link.send(Settled(self._runtime.bridge.origin))
+
+    # What comes
+
+    def _received(self, message: MoveMessage, fds: list[int]) -> None:
+        match message:
+            case Carried(id, data):
+                self._adopt_or_refuse(id, data, fds)
+                return
+            case Rooms(version, addresses):
+                self._version = version
+                self._rooms.rooms(addresses)
+            case Positions(pinged, by_address, is_last):
+                self._take_positions(pinged, by_address, is_last=is_last)
+            case Copy(channel, data):
+                self._rooms.copies.received(channel, data)
+            case Settled(origin):
+                self._rooms.copies.settled(origin)
+            case Finished():
+                self._rooms.arrived()  # the other side closes the link when it has all answers
+            case _:
+                log.error("move: a %s where none belongs", type(message).__name__)
+        for fd in fds:
+            os.close(fd)
+
+    def _take_positions(self, pinged: int, by_address: dict[str, dict[bytes, int]], *, is_last: bool) -> None:
+        if self._is_complete:
+            self._positions = {}
+            self._rooms.arrived()  # those of the positions before
+        self._positions.update(by_address)
+        self._pinged, self._is_complete = pinged, is_last
+        if is_last:
+            self._rooms.position(pinged, self._positions)
+
+    def _adopt_or_refuse(self, id: HandOverId, data: bytes, fds: list[int]) -> None:
+        try:
+            if not fds:
+                raise NotCarried("its descriptor was lost: this worker has as many as it may")
+            if self._version != VERSION:
+                raise NotCarried(f"the old worker moves by version {self._version}, this one by {VERSION}")
+            self._adopt(id, State.of_bytes(data or _read(fds)), fds[0])
+        except (NotCarried, OSError) as error:
+            for fd in fds:
+                os.close(fd)
+            self._link.send(Refused(id, str(error)))
+        else:
+            for fd in fds[1:]:
+                os.close(fd)
+
+    def _adopt(self, id: HandOverId, state: State, fd: int) -> None:
+        runtime = self._runtime
+        handlers = runtime.app.handlers.for_path(state.request.path)
+        if handlers is None:
+            raise NotCarried(f"no handler serves its path {state.request.path}")
+        if handlers.coroutine is not None:
+            raise NotCarried(f"a coroutine serves its path {state.request.path} now")
+        if runtime.is_stopping or not self._rooms.can_arrive:
+            raise NotCarried("this worker takes no more")
+        on_ended = self._admit(state.offer)
+        if on_ended is None:
+            raise NotCarried("this worker is full")
+        # From here on it is ours.
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+        transport = SocketTransport(sock, runtime.loop, runtime.flusher)
+        request = Request(
+            state.request.path,
+            state.request.query_string,
+            Headers(state.request.headers),
+            state.offer.host,
+            state.offer.is_secure,
+            handlers.parts,
+            state.request.subprotocol,
+        )
+        session = runtime.sessions.adopt(
+            state.session.id,
+            is_stored=state.session.is_stored,
+            stored=state.session.stored,
+            unsaved=state.session.unsaved,
+            touched_seconds=state.session.touched_seconds,
+            is_stale=state.session.is_stale,
+        )
+        ending = Ending(
+            ConnectionId(state.id),
+            state.offer,
+            transport,
+            is_websocket=True,
+            method="GET",
+            path=request.path,
+            identity=runtime.identity,
+            on_ended=on_ended,
+            open_seconds=state.open_seconds,
+        )
+        connection = Connection(runtime, request, session, handlers, ending)
+        websocket = revive(
+            state.websocket,
+            transport,
+            connection.receiver,
+            loop=runtime.loop,
+            max_message=runtime.settings.max_message,
+            max_outbox=runtime.settings.outbox_bytes,
+            counters=runtime.counters,
+        )
+        ending.opened(connection, websocket)
+        connection.go_on_from(state, websocket)
+        self._rooms.arrive(connection, state.addresses, state.groups, pinged=self._pinged, positions=self._positions)
+        self._starting[id] = partial(connection.start, state.inbox, state.values)
+        self._link.send(Adopted(id))
+        self._link.when_sent(partial(self._start, id))
+
+    def _start(self, id: HandOverId) -> None:
+        start = self._starting.pop(id, None)
+        if start is not None:
+            start()
+
+    def _send_copy(self, channel: bytes, data: bytes) -> None:
+        if not self._link.is_full:
+            try:
+                self._link.send(Copy(channel, data))
+            except MoveError:
+                pass  # too long for a datagram: it goes through the store alone
+
+    def _closed(self) -> None:
+        """The old worker is done, or dead: what it had sent is ours in either case."""
+        for id in tuple(self._starting):
+            self._start(id)
+        self._runtime.audience.end_move(self._rooms)
+        self._runtime.sessions.expect_no_more()
+        self._on_over(self)
+
+
+def _read(fds: list[int]) -> bytes:
+    """The state in the memory file, the second descriptor."""
+    if len(fds) < 2:
+        raise NotCarried("its state was lost: this worker has as many descriptors as it may")
+    size = os.fstat(fds[1]).st_size
+    if size > MAX_STATE_BYTES:
+        raise NotCarried(f"a state of {size} bytes, at most {MAX_STATE_BYTES} are read")
+    return os.pread(fds[1], size, 0)

@@ -1,0 +1,74 @@
+"""The copies that come over a move link, kept unread until what was sent before them has come: `Copies`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stickygw.bridge.base import Bridge
+
+MAX_HELD_BYTES = 16 * 1024 * 1024
+"""Of copies that are kept unread. What comes then is left to the store; what that makes old is told as a gap."""
+
+
+class Copies:
+    """A worker's view of what its partner publishes.
+
+    Copies are taken once the partner has said `settled` and our own subscriber has answered a ping since: then all that
+    the partner sent through the store before is here, and no copy overtakes it. If the store brings one that we have a
+    copy of, or a newer one, that is as good, and the copies are taken first: what the store lost is among them. From
+    then on what the store brings of the partner's is ignored.
+    """
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        *,
+        on_open: Callable[[], None] = lambda: None,
+        max_bytes: int = MAX_HELD_BYTES,
+    ) -> None:
+        self._bridge = bridge
+        self._on_open = on_open
+        self._held: list[tuple[bytes, bytes]] = []
+        self._bytes = 0
+        self._max_bytes = max_bytes
+        self._origin = b""
+        self._is_over = False
+        self.is_open = False
+
+    def received(self, channel: bytes, data: bytes) -> None:
+        """A copy came."""
+        if self.is_open:
+            self._bridge.take_copy(channel, data)
+        elif self._bytes + len(data) <= self._max_bytes:
+            self._bytes += len(data)
+            self._held.append((channel, data))
+            self._bridge.watch_for(channel, data, self.open)
+        # else: it comes through the store, or the next one that is taken shows a hole.
+
+    def settled(self, origin: bytes = b"") -> None:
+        """The partner, whose `origin` it is, said so. b"": it has died before."""
+        self._origin = origin
+        self._bridge.ping(lambda _is_answered: self.open())
+        if self.is_open and origin:
+            self._bridge.ignore(origin)
+
+    def end(self) -> None:
+        """None comes any more. Idempotent."""
+        if self._origin:
+            self._bridge.heed(self._origin)
+        self._is_over = True
+        if not self.is_open:
+            self.settled()
+
+    def open(self) -> None:
+        """Take what is kept, and all that comes. Idempotent."""
+        if self.is_open:
+            return
+        self.is_open = True
+        if self._origin and not self._is_over:
+            self._bridge.ignore(self._origin)
+        self._bridge.stop_watching(self.open)
+        held, self._held = self._held, []
+        for channel, data in held:
+            self._bridge.take_copy(channel, data)
+        self._on_open()

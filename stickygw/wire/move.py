@@ -1,0 +1,167 @@
+"""What two workers say to each other on a move link, as msgpack; `docs/explanation/live-move.md` is the whole story.
+
+=============  =====  ===============================================================================
+`Rooms`        →      the addresses that connections will come for; more of them may follow
+`Listening`    ←      what is published at these addresses is recorded from now on
+`Copy`         ⇄      an envelope that the sender has published; it may go through the store as well
+`Settled`      ⇄      what the sender published before its first copy, the store has answered
+`Positions`    →      what the connections behind it have received, by address
+`Carried`      →      a connection, with its socket beside it, and its state in a memory file if it is long
+`Adopted`      ←      this connection is the new worker's: nothing of it was touched before this is sent
+`Refused`      ←      this one cannot be taken; why
+`Finished`     →      no more connections come
+=============  =====  ===============================================================================
+
+→ is from the old worker to the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import get_args, get_type_hints
+
+import msgpack
+
+from stickygw.types import HandOverId
+from stickygw.wire.shapes import is_of
+
+VERSION = 1
+"""Of these messages and of the state in `Carried`. Who reads another one refuses."""
+
+MAX_MESSAGE_BYTES = 128 * 1024
+"""Below the largest datagram that Linux's default buffers take, 212,960 bytes (measured)."""
+
+MAX_STATE_BYTES = 64 * 1024
+"""A longer state travels in a memory file, the second descriptor beside its `Carried`."""
+
+ADDRESSES_PER_MESSAGE = 256
+"""Addresses in one `Rooms` or `Positions`: of at most some 200 bytes each they stay below `MAX_MESSAGE_BYTES`."""
+
+
+ADDRESS_BYTES = 256
+"""An address in a message, at most: its name has 200 bytes of UTF-8."""
+
+ORIGIN_BYTES = 20
+"""An origin and its number, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Addresses at which members are, who will come. `version` is `VERSION`."""
+
+    version: int
+    addresses: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """The One more of them, by `number`. An address that is named again was not recorded for a while."""
+
+    number: int
+    addresses: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """`data`: an envelope on `channel`. A longer one than fits does not come."""
+
+    channel: bytes
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """See the module's table. `origin` is the sender's, of its copies too."""
+
+    origin: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """By address: origin → the last number that was received, by the connections up to the next `Positions`.
+
+    `pinged` is the `Listening` before which whatever was published has come to the old worker. `is_last`: it has no
+    further part.
+    """
+
+    pinged: int
+    by_address: dict[str, dict[bytes, int]]
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """`state` is `stickygw.apps.native.carried`'s; b"": it is in the memory file."""
+
+    id: HandOverId
+    state: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """See the module's table."""
+
+    id: HandOverId
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """`why` is one line for the log."""
+
+    id: HandOverId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """See the module's table."""
+
+
+def parts_of(positions: Mapping[str, dict[bytes, int]]) -> list[dict[str, dict[bytes, int]]]:
+    """`positions` in parts that each fit a `Positions`: at least one. Of one address they are bounded where they are
+    kept (`stickygw.bridge.sequences.MAX_ORIGINS_PER_ROOM`)."""
+    parts: list[dict[str, dict[bytes, int]]] = [{}]
+    size = 0
+    for address, position in positions.items():
+        size += ADDRESS_BYTES + ORIGIN_BYTES * len(position)
+        if size > MAX_MESSAGE_BYTES - ADDRESS_BYTES and parts[-1]:
+            parts.append({})
+            size = ADDRESS_BYTES + ORIGIN_BYTES * len(position)
+        parts[-1][address] = position
+    return parts
+
+
+MoveMessage = Rooms | Listening | Copy | Settled | Positions | Carried | Adopted | Refused | Finished
+
+_TYPES: tuple[type[MoveMessage], ...] = get_args(MoveMessage)
+_TAGS = {kind: tag for tag, kind in enumerate(_TYPES)}
+_SHAPES = [[is_of(hint) for hint in get_type_hints(kind).values()] for kind in _TYPES]
+
+
+class MoveError(ValueError):
+    """What came on a move link is nothing that this version knows."""
+
+
+def encode(message: MoveMessage) -> bytes:
+    """The bytes of a message. Raises `MoveError` when it would be longer than `MAX_MESSAGE_BYTES`."""
+    values = tuple(getattr(message, field.name) for field in fields(message))
+    data: bytes = msgpack.packb((_TAGS[type(message)], *values))
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise MoveError(f"a {type(message).__name__} of {len(data)} bytes, at most {MAX_MESSAGE_BYTES} fit")
+    return data
+
+
+def decode(data: bytes) -> MoveMessage:
+    """The message in `data`. Raises `MoveError` for anything that `encode` does not make."""
+    try:
+        body = msgpack.unpackb(data, strict_map_key=False)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise MoveError(f"{len(data)} bytes that are no message of a move: {error}") from error
+    if not (type(body) is list and body and type(body[0]) is int and 0 <= body[0] < len(_TYPES)):
+        raise MoveError(f"{len(data)} bytes that are no message of a move")
+    tag, *values = body
+    kind, shape = _TYPES[tag], _SHAPES[tag]
+    if len(values) != len(shape) or not all(is_right(value) for is_right, value in zip(shape, values, strict=True)):
+        raise MoveError(f"a {kind.__name__} with other fields than this version's")
+    return kind(*values)
