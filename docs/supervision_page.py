@@ -7,8 +7,10 @@ from collections import defaultdict
 from member_texts import member_texts
 
 from stickygw.config.catalogue import SETTINGS
+from stickygw.primary import orphans
 from stickygw.supervision import backoff, operations, roster
 from stickygw.supervision.lifecycle import TRANSITIONS, Order, Sign, State
+from stickygw.supervision.spread import CLIENTS_PER_SECOND
 
 INTRODUCTION = """\
 # Supervision
@@ -23,7 +25,8 @@ or that a deploy replaces, takes nobody's place away. The worker that gets a slo
 - A worker owns its slot when its application has started, not when its process exists. The one before it drains from
   then on, so that a replacement never leaves a slot empty.
 - The worker before it moves its live WebSockets to the owner, as [live-move.md](explanation/live-move.md) tells, and
-  closes only what cannot move. One whose slot goes, or is drained, has nobody to give them to: it closes all.
+  closes only what cannot move. One whose slot goes, or is drained, moves them to the owners of all other slots in
+  service. Slots go one by one, the last one first, each when the one before has given away what it could.
 - A worker that dies is started again, whatever else is going on. An application that cannot start ends the gateway only
   if no worker has been ready since the gateway began.
 - Commands and recycling are done one at a time, slot by slot. {waiting} commands may wait; further ones are refused.
@@ -32,6 +35,8 @@ or that a deploy replaces, takes nobody's place away. The worker that gets a slo
 - The last slot that serves cannot be drained or taken away.
 - While the primary itself stood still, nobody counts as silent.
 - In a stop nothing is started, and what commands still wait for is refused.
+- Workers outlive a primary that is killed. The next one finds each in its slot, ready or draining as it was, and goes
+  on from there; [operations.md](operations.md#when-the-primary-dies-and-upgrades) tells the rest.
 """
 
 EXPIRY = """\
@@ -90,7 +95,7 @@ def _order(order: Order) -> str:
 
 def waits() -> str:
     """Every wait with its end."""
-    spread = f"{roster.CLIENTS_PER_SECOND} connections a second, or `drain_spread`; at most `drain_timeout`"
+    spread = f"{CLIENTS_PER_SECOND} connections a second, or `drain_spread`; at most `drain_timeout`"
     rows = [
         ("a worker that starts", _setting("start_timeout"), "`SIGABRT`: the log shows where it stands"),
         ("a worker of which nothing is heard", _setting("heartbeat_timeout"), "`SIGABRT`, likewise"),
@@ -124,6 +129,16 @@ def waits() -> str:
             "an expired worker whose replacement did not start",
             f"{operations.RECYCLE_AGAIN_SECONDS:g} s",
             "another replacement is tried",
+        ),
+        (
+            "a worker without a primary",
+            _setting("worker_orphan_timeout"),
+            "it closes its connections (1001), and ends",
+        ),
+        (
+            "a primary that starts, for workers of a killed one",
+            f"{orphans.KNOCK_SECONDS:g} s",
+            "it begins without those who have not come; they are adopted when they come",
         ),
     ]
     table = ["| what waits | how long | then |", "|---|---|---|", *("| " + " | ".join(row) + " |" for row in rows)]

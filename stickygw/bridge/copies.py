@@ -16,7 +16,9 @@ class Copies:
     Copies are taken once the partner has said `settled` and our own subscriber has answered a ping since: then all that
     the partner sent through the store before is here, and no copy overtakes it. If the store brings one that we have a
     copy of, or a newer one, that is as good, and the copies are taken first: what the store lost is among them. From
-    then on what the store brings of the partner's is ignored.
+    then on what the store brings of the partner's is ignored, if `ignores_store`; else whichever comes first counts.
+    That is for where connections leave for several workers: a pong says that all has come which was published before
+    one of these listened, by the others of them too, whose copies come over links of their own.
     """
 
     def __init__(
@@ -25,12 +27,14 @@ class Copies:
         *,
         on_open: Callable[[], None] = lambda: None,
         max_bytes: int = MAX_HELD_BYTES,
+        ignores_store: bool = True,
     ) -> None:
         self._bridge = bridge
         self._on_open = on_open
         self._held: list[tuple[bytes, bytes]] = []
         self._bytes = 0
         self._max_bytes = max_bytes
+        self._ignores_store = ignores_store
         self._origin = b""
         self._is_over = False
         self.is_open = False
@@ -49,7 +53,7 @@ class Copies:
         """The partner, whose `origin` it is, said so. b"": it has died before."""
         self._origin = origin
         self._bridge.ping(lambda _is_answered: self.open())
-        if self.is_open and origin:
+        if self.is_open and origin and self._ignores_store:
             self._bridge.ignore(origin)
 
     def end(self) -> None:
@@ -65,7 +69,7 @@ class Copies:
         if self.is_open:
             return
         self.is_open = True
-        if self._origin and not self._is_over:
+        if self._origin and not self._is_over and self._ignores_store:
             self._bridge.ignore(self._origin)
         self._bridge.stop_watching(self.open)
         held, self._held = self._held, []

@@ -71,7 +71,7 @@ class Departures:
         self.carries_local = False
         """Whether the other side is to have what is published for this worker alone: from when on it takes copies as
         they come, so that they stay in order."""
-        self.copies = Copies(bridge, on_open=on_ready)
+        self.copies = Copies(bridge, on_open=on_ready, ignores_store=is_same_slot)
         self._new: dict[str, None] = {}
         self._held: dict[str, None] = {}
         self._listened: dict[str, int] = {}  # addresses that the other side records, and its number for that

@@ -10,9 +10,11 @@ from typing import Any
 import click
 
 from stickygw.cli.words import printable
-from stickygw.config.places import CONTROL_SOCKET, default_runtime_base
+from stickygw.config.places import CONTROL_SOCKET, ROLL, default_runtime_base
 from stickygw.errors import CommandError, NoGatewayError
 from stickygw.ipc.control_client import ControlClient
+from stickygw.observability.words import counted
+from stickygw.primary.roll import RollFile
 
 LOOK_SECONDS = 2.0
 """How long each of several gateways may take to say who it is."""
@@ -44,7 +46,10 @@ def on_gateway(command: Command) -> Command:
 def find_gateway(runtime_dir: Path | None) -> ControlClient:
     """The gateway in `runtime_dir`, or the only one in the default places. Raises `NoGatewayError`."""
     if runtime_dir is not None:
-        return ControlClient(runtime_dir.absolute() / CONTROL_SOCKET)
+        try:
+            return ControlClient(runtime_dir.absolute() / CONTROL_SOCKET)
+        except NoGatewayError as error:
+            raise NoGatewayError(f"{error}{_left_in(runtime_dir)}") from error
     base = default_runtime_base()
     found = list(_listening(base))
     if len(found) == 1:
@@ -65,7 +70,20 @@ def _listening(base: Path) -> Iterator[ControlClient]:
 
 
 def _none(base: Path) -> str:
-    return f"no gateway runs: none answers in {base}/*; if it has another runtime directory, name it: --runtime-dir DIR"
+    left = "".join(_left_in(file.parent) for file in sorted(base.glob(f"*/{ROLL}")))
+    other = "if it has another runtime directory, name it: --runtime-dir DIR"
+    return f"no gateway runs: none answers in {base}/*; {other}{left}"
+
+
+def _left_in(runtime_dir: Path) -> str:
+    """What is to be known of the workers of a killed primary, as a further line; "": there are none."""
+    workers = len(RollFile(runtime_dir / ROLL).read().pids)
+    if not workers:
+        return ""
+    return (
+        f"\n{counted(workers, 'worker')} of a killed primary still at work in {runtime_dir}: start the gateway "
+        "again, which adopts them, or with --no-adopt, which ends them"
+    )
 
 
 def _several(gateways: list[ControlClient]) -> str:

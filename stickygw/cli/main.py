@@ -27,6 +27,7 @@ COMMANDS = {
     "drain": "stickygw.cli.steering",
     "restart": "stickygw.cli.steering",
     "stop": "stickygw.cli.steering",
+    "upgrade": "stickygw.cli.upgrade",
     "tell": "stickygw.cli.tell",
     "publish": "stickygw.cli.publish",
     "sessions": "stickygw.cli.sessions",

@@ -25,9 +25,11 @@ FLAGS = {
     "app_dir": "--app-dir",
     "log_level": "--log-level",
     "watch": "--watch",
+    "adopt": "--no-adopt",
 }
 """Setting → its flag. Every other setting is given with ``--set``."""
 
+_PARAMETERS = frozenset(name.replace(".", "_") for name in FLAGS)
 _REPEATED = ("bind", "keys", "learn")
 _SHOWN_AS = {
     "workers": "N|auto|auto-1",
@@ -39,6 +41,9 @@ _SHOWN_AS = {
     "state_dir": "DIR",
     "app_dir": "DIR",
 }
+
+_NO = {"adopt": "End the workers that a killed primary has left, instead of taking them over with their connections."}
+"""What the flag of a setting says that is true without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,8 @@ def settings_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_options(*, config_file: Path | None, pairs: tuple[str, ...], **given: Any) -> None:
-        target = given.pop("target")
-        command(target=target, options=_options(given, pairs, config_file))
+        own = {name: given.pop(name) for name in list(given) if name not in _PARAMETERS}
+        command(options=_options(given, pairs, config_file), **own)
 
     decorated: Command = with_options
     for decorate in reversed([*(_option(name, flag) for name, flag in FLAGS.items()), *_OTHERS]):
@@ -92,6 +97,8 @@ def _parameter(name: str) -> str:
 
 
 def _option(name: str, flag: str) -> Callable[[Command], Command]:
+    if flag.startswith("--no-"):
+        return click.option(flag, _parameter(name), flag_value=False, default=None, help=_NO[name])
     if isinstance(SETTINGS[name].default, bool):
         return click.option(flag, _parameter(name), is_flag=True, default=None, help=SETTINGS[name].meaning)
     return click.option(

@@ -20,8 +20,9 @@ from stickygw.config.settings import Settings
 
 @click.command()
 @click.argument("target")
+@click.option("--dry-run", is_flag=True, help="Check all that is checked before the start, and start nothing.")
 @settings_options
-def run(target: str, options: Options) -> None:
+def run(target: str, options: Options, dry_run: bool) -> None:
     """Run the gateway with the application TARGET: module:attribute or path/to/file.py:attribute."""
     directory = Path.cwd()
     loaded = sound_settings(options, directory=directory)
@@ -29,16 +30,18 @@ def run(target: str, options: Options) -> None:
     url = loaded.settings.redis.url
     if url is not None:
         require_redis(url.get_secret_value(), origin=loaded.origin("redis.url"))
-    become_primary(loaded.settings, str(where))
+    if not dry_run:
+        become_primary(loaded.settings, str(where), sys.argv[1:])
 
 
-def become_primary(settings: Settings, target: str) -> NoReturn:
+def become_primary(settings: Settings, target: str, arguments: list[str]) -> NoReturn:
     """Replace this process by the primary, which has neither click nor Redis in it.
 
-    The settings travel in an unlinked file of mode 0600, where no other user sees them, unlike arguments.
+    The settings travel in an unlinked file of mode 0600, where no other user sees them, unlike arguments; and with them
+    our `arguments`, for an upgrade.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
-        json.dump(settings.to_wire(), file)
+        json.dump({"settings": settings.to_wire(), "arguments": arguments}, file)
         file.seek(0)
         fd = file.fileno()
         os.set_inheritable(fd, True)

@@ -15,6 +15,8 @@ from stickygw.wire.status import SlotStatus, Status, WorkerStatus
 SILENT_SECONDS = 3.0
 """A worker speaks every second; one that has not for so long is worth a line."""
 
+MOVE_LABELS = ("moved", "refused", "drained", "lost")
+
 COLUMNS = ("slot", "state", "gen", "pid", "up", "conns", "in/s", "out/s", "CPU", "lag", "RSS", "queued")
 _LEFT = ("slot", "state")
 _STYLES = {
@@ -81,7 +83,16 @@ def notes(status: Status) -> list[Text]:
     told = sorted(status["workers"], key=lambda worker: worker["slot"])
     wrong = [Text(printable(line), style="red") for line in _wrong(status["slots_detail"], told)]
     reports = [Text(printable(f"slot {worker['slot']}: {_pairs(worker)}")) for worker in told if worker["report"]]
-    return wrong + reports
+    return wrong + reports + _moves(status["counters"])
+
+
+def _moves(counters: dict[str, int]) -> list[Text]:
+    """What became of connections whose workers were replaced, or gave up their slots, since the gateway started."""
+    moved, refused, drained, lost = (counters.get(f"moves{{{label}}}", 0) for label in MOVE_LABELS)
+    if not moved + refused + drained + lost:
+        return []
+    text = f"moves: {counted(moved, 'connection')} moved, {drained} drained, {refused} refused and closed, {lost} lost"
+    return [Text(text)]
 
 
 def _wrong(slots: list[SlotStatus], told: list[WorkerStatus]) -> Iterator[str]:

@@ -318,7 +318,14 @@ class Settings(_Section):
         default=64, description="Calls of `app.offload` that may wait or run in one worker; more are refused."
     )
     worker_orphan_timeout: Seconds = Field(
-        default=600.0, description="Seconds a worker goes on serving after its primary died."
+        default=600.0, description="Seconds a worker goes on serving after its primary died, if no other adopts it."
+    )
+    adopt: bool = Field(
+        default=True,
+        description=(
+            "Whether workers that a killed primary has left are taken over with their connections; otherwise they are "
+            "ended first."
+        ),
     )
     key_linger: Seconds = Field(
         default=60.0, description="Seconds an affinity key keeps its slot after its last connection."

@@ -64,7 +64,8 @@ class ControlServer:
         self._is_ending = False
 
     async def start(self) -> None:
-        """Listen. A socket that a gateway has left behind is removed. Raises `RuntimeDirError`."""
+        """Listen, after `drain` again. A socket that a gateway has left behind is removed. Raises `RuntimeDirError`."""
+        self._is_ending = False
         self._server = await asyncio.start_unix_server(self._connected, sock=_bound(self._path))
 
     async def drain(self, seconds: float) -> None:

@@ -11,7 +11,8 @@ import socket
 from collections.abc import Callable
 
 from stickygw.ipc.datagrams import Datagrams, datagram_pair
-from stickygw.wire.link import MAX_MESSAGE_BYTES, LinkError, Message, decode, encode
+from stickygw.wire.link import Message
+from stickygw.wire.link_codec import MAX_MESSAGE_BYTES, LinkError, decode, encode
 
 log = logging.getLogger("stickygw.link")
 
@@ -34,6 +35,8 @@ class Link:
         on_closed: Callable[[], None],
     ) -> None:
         self._on_message = on_message
+        self.is_queued_for = False
+        """Whether messages wait for it elsewhere that no offer may overtake."""
         self._datagrams = Datagrams(sock, max_bytes=MAX_MESSAGE_BYTES, on_datagram=self._received, on_closed=on_closed)
 
     @property

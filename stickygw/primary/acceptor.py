@@ -60,12 +60,16 @@ class Acceptor:
         for listener in self._listeners:
             self._loop.add_reader(listener.sock.fileno(), self._accept_some, listener)
 
-    def close(self) -> None:
-        """Accept no more and close the listeners: their waiting connections are refused by the kernel. Idempotent."""
+    def pause(self) -> None:
+        """Accept nobody until `start`: who comes waits in the kernel's queue."""
         self._rest()
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
+
+    def close(self) -> None:
+        """Accept no more and close the listeners: their waiting connections are refused by the kernel. Idempotent."""
+        self.pause()
         for listener in self._listeners:
             listener.close()
         self._listeners = ()

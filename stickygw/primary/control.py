@@ -29,7 +29,9 @@ MAX_SESSIONS_ASKED = 500
 
 
 class Control:
-    """Carries out requests. `stop()` stops the gateway and is done with its exit code, when all has ended."""
+    """Carries out requests. `stop()` stops the gateway and is done with its exit code, when all has ended;
+    `upgrade(on_progress)` is done when nothing stands in the way of it any more; `caught_up()` is done when adopted
+    workers are replaced, and None where there is nothing to replace."""
 
     def __init__(
         self,
@@ -43,6 +45,8 @@ class Control:
         session_store: SessionStorePlace,
         room_store: RoomStorePlace,
         stop: Callable[[], Awaitable[ExitCode]],
+        upgrade: Callable[[Say], Awaitable[None]],
+        caught_up: Callable[[], asyncio.Future[to.Finished] | None],
     ) -> None:
         self._supervisor = supervisor
         self._steering = steering
@@ -53,6 +57,8 @@ class Control:
         self._session_store = session_store
         self._room_store = room_store
         self._stop = stop
+        self._upgrade = upgrade
+        self._caught_up = caught_up
         self._clock = asyncio.get_running_loop().time
         self._commands: dict[str, Callable[[Arguments, Say], Awaitable[dict[str, Any]]]] = {
             "status": self._tell_status,
@@ -62,6 +68,8 @@ class Control:
             "drain": self._drain,
             "restart": self._restart,
             "stop": self._stop_all,
+            "upgrade": self._upgrade_primary,
+            "upgraded": self._wait_upgraded,
             "tell": self._tell,
             "ask": self._ask,
             "sessions.store": self._tell_session_store,
@@ -109,6 +117,18 @@ class Control:
     async def _stop_all(self, arguments: Arguments, progress: Say) -> dict[str, Any]:
         progress(f"stopping: {self._hand_overs.connections} connections")
         return {"exit": (await self._stop()).name}
+
+    async def _upgrade_primary(self, arguments: Arguments, progress: Say) -> dict[str, Any]:
+        """The answer is this code's last word: `upgraded` is for the next."""
+        await self._upgrade(progress)
+        return {"version": self._status.version}
+
+    async def _wait_upgraded(self, arguments: Arguments, progress: Say) -> dict[str, Any]:
+        """What became of the workers that were adopted and are to run new code."""
+        caught_up = self._caught_up()
+        if caught_up is None:
+            raise CommandError("no worker was adopted, so none had to be replaced")
+        return {**_outcome(await asyncio.shield(caught_up)), "version": self._status.version}
 
     async def _tell(self, arguments: Arguments, progress: Say) -> dict[str, Any]:
         name, payload, to_whom = _message(arguments)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
+import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any, NoReturn
 
 from stickygw.config.cpus import worker_count
 from stickygw.config.places import CONTROL_SOCKET
@@ -14,17 +18,20 @@ from stickygw.errors import ExitCode
 from stickygw.ipc.control import ControlServer
 from stickygw.observability.counters import Counters
 from stickygw.primary.acceptor import Acceptor
+from stickygw.primary.adoption import FoundWorker
 from stickygw.primary.control import Control
 from stickygw.primary.hand_over import HandOvers
 from stickygw.primary.intake import Intake
 from stickygw.primary.learning import Learning
 from stickygw.primary.listener import Listener
 from stickygw.primary.notify import Notifier
+from stickygw.primary.orphans import Orphans
 from stickygw.primary.refusal import Refusals
 from stickygw.primary.status import Facts, StatusReport
 from stickygw.primary.steering import Steering
 from stickygw.primary.supervisor import Supervisor
 from stickygw.primary.tells import Tells
+from stickygw.primary.upgrade import Upgrade
 from stickygw.routing.cookie import CookieKeys
 from stickygw.routing.forwarded import TrustedProxies
 from stickygw.routing.keys import parse_key
@@ -32,18 +39,22 @@ from stickygw.routing.learning import parse_learn
 from stickygw.routing.load import parse_balance
 from stickygw.routing.router import Router
 from stickygw.routing.table import KeyTable
+from stickygw.supervision import events as to
 from stickygw.supervision.fleet import Fleet
 from stickygw.supervision.roster import Limits
 from stickygw.types import GatewayId, Slot, WorkerId
-from stickygw.wire.link import Configure
+from stickygw.wire.link import Configure, Orphan
 from stickygw.wire.status import RoomStorePlace, SessionStorePlace
+
+log = logging.getLogger("stickygw.adoption")
 
 
 class Gateway:
     """What a connection meets, what supervises the workers, and what steers both. Nothing runs before it is started.
 
     `on_ready()` is called when every slot has had a ready worker, `on_failed(reason)` when the application cannot
-    start; `stop()` is what the command of that name waits for.
+    start; `stop()` and `upgrade(on_progress)` are what the commands of these names wait for. `arguments`: see
+    `Upgrade`.
     """
 
     def __init__(
@@ -51,21 +62,34 @@ class Gateway:
         settings: Settings,
         target: str,
         listeners: Sequence[Listener],
+        orphans: Orphans,
         *,
+        arguments: Sequence[str],
         notifier: Notifier,
         started_at: float,
         on_ready: Callable[[], None],
         on_failed: Callable[[str], None],
         stop: Callable[[], Awaitable[ExitCode]],
+        upgrade: Callable[[Callable[[str], None]], Awaitable[None]],
     ) -> None:
         assert settings.runtime_dir is not None
         self._settings = settings
         self._target = target
+        self._orphans = orphans
         self._at_end = ExitStack()
         self.counters = Counters()
         self._build_the_way_in(listeners)
-        self._build_the_fleet(on_ready, on_failed)
+        self._build_the_fleet([listener.sock for listener in listeners], on_ready, on_failed)
         self.steering = Steering(self.supervisor, notifier)
+        self.upgrade = Upgrade(
+            arguments,
+            supervisor=self.supervisor,
+            acceptor=self.acceptor,
+            intake=self.intake,
+            hand_overs=self.hand_overs,
+        )
+        self.caught_up: asyncio.Future[to.Finished] | None = None
+        """Adopted workers are being replaced, since they run something else; done when they are."""
         control = Control(
             supervisor=self.supervisor,
             steering=self.steering,
@@ -76,9 +100,55 @@ class Gateway:
             session_store=self._session_store(),
             room_store=self._room_store(),
             stop=stop,
+            upgrade=upgrade,
+            caught_up=lambda: self.caught_up,
         )
         self.control = ControlServer(settings.runtime_dir / CONTROL_SOCKET, control.handle)
         self._at_end.callback(self.control.close)
+
+    def start(self) -> None:
+        """Adopt the workers that a killed primary has left, and start the others. Adopted ones that run something else
+        are replaced then."""
+        orphans = self._orphans
+        found, orphans.found = orphans.found, []
+        for worker in found:
+            self._learning.learn(worker.known.slot, worker.learnt)
+        self.supervisor.start(found, drained=orphans.drained)
+        orphans.door.on_known = self._adopt_late
+        if found:
+            self._catch_up([worker.known for worker in found])
+
+    def _adopt_late(self, worker: FoundWorker) -> None:
+        worker.close_listeners()
+        self._learning.learn(worker.known.slot, worker.learnt)
+        self.supervisor.adopt(worker)
+
+    def _catch_up(self, adopted: Sequence[Orphan]) -> None:
+        """Have the slots and the code that this gateway is to have, and not the one before it."""
+        ours = _comparable(self._settings)
+        changed = {name for who in adopted for name, value in ours.items() if who.settings.get(name) != value}
+        if any(who.target != self._target for who in adopted):
+            changed.add("TARGET")
+        if len({who.generation for who in adopted if not who.is_draining}) > 1:
+            changed.add("generation")  # a reload that was not finished
+        if "workers" in changed:
+            self.supervisor.ask(to.Scale(worker_count(self._settings.workers)))
+        if changed:
+            log.info("the adopted workers run with another %s: reloading", ", ".join(sorted(changed)))
+        if changed or self._orphans.is_upgrade:
+            self.caught_up = self.steering.reload()
+
+    def become_anew(self, environment: Mapping[str, str]) -> NoReturn:
+        """Execute the newest code, once `upgrade` is prepared. Raises OSError, and goes on."""
+        self._write_roll(is_upgrade=True)
+        self._orphans.door.close()  # or workers would come back to the old code, in its last moment
+        try:
+            self.upgrade.become_anew(environment)
+        except OSError:
+            self._orphans.door.open()
+            self._write_roll()
+            self.upgrade.cancel()
+            raise
 
     def close(self) -> None:
         """Close what is open and kill what runs, the last first. Idempotent."""
@@ -135,8 +205,11 @@ class Gateway:
 
     # --- the workers --------------------------------------------------------------------------------------------------
 
-    def _build_the_fleet(self, on_ready: Callable[[], None], on_failed: Callable[[str], None]) -> None:
-        fleet = Fleet(worker_count(self._settings.workers), limits=self._limits(), random=random.random)
+    def _build_the_fleet(
+        self, listeners: Sequence[socket.socket], on_ready: Callable[[], None], on_failed: Callable[[str], None]
+    ) -> None:
+        fleet = Fleet(self._slots_at_first(), limits=self._limits(), random=random.random)
+        self._at_end.callback(self._orphans.roll.remove)  # when all are killed
         self.supervisor = Supervisor(
             fleet,
             self._configure,
@@ -147,7 +220,9 @@ class Gateway:
             on_tell=lambda worker, slot, message: self.tells.received(worker, slot, message),
             on_learn=lambda worker, slot, message: self._learning.received(worker, slot, message),
             on_gone=self._worker_gone,
+            on_changed=self._write_roll,
             counters=self.counters,
+            listeners=listeners,
         )
         self._at_end.callback(self.supervisor.kill)
         self.tells = Tells(
@@ -164,6 +239,15 @@ class Gateway:
             wait_writable=self.supervisor.wait_writable,
             counters=self.counters,
         )
+
+    def _slots_at_first(self) -> int:
+        """As many as there were: clients belong to them."""
+        found = [worker.known.workers for worker in self._orphans.found]
+        return max(found) if found else worker_count(self._settings.workers)
+
+    def _write_roll(self, *, is_upgrade: bool = False) -> None:
+        drained = [record.slot for record in self.supervisor.fleet.slots if record.is_drained]
+        self._orphans.roll.write(self.supervisor.pids, drained, is_upgrade=is_upgrade)
 
     def _worker_gone(self, worker: WorkerId) -> None:
         self.tells.gone(worker)
@@ -220,3 +304,8 @@ class Gateway:
             intake=self.intake,
             counters=self.counters,
         )
+
+
+def _comparable(settings: Settings) -> dict[str, Any]:
+    """The settings that make a difference to a worker. The addresses are compared on their own: a port may be any."""
+    return {name: value for name, value in settings.to_wire().items() if name not in ("bind", "adopt")}

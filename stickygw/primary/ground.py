@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
+from stickygw.config.address import AddressKind, parse_address
 from stickygw.config.settings import Settings
 from stickygw.errors import SettingsError
 from stickygw.primary.limits import connections_within, pending_within, raise_descriptor_limit
 from stickygw.primary.listener import Listener, bind
+from stickygw.primary.orphans import Orphans
 from stickygw.primary.runtime_dir import open_runtime_dir, open_state_dir, own_gateway_id, own_secret, port_name
 from stickygw.primary.valkey import EmbeddedValkey, find_binary
 
@@ -26,15 +29,29 @@ class Ground:
         self.listeners: list[Listener] = []
         self.valkey: EmbeddedValkey | None = None
         """The store, if it is the embedded one."""
+        self._orphans: Orphans | None = None
         self._at_end = ExitStack()
 
+    @property
+    def orphans(self) -> Orphans:
+        """What a killed primary has left."""
+        assert self._orphans is not None, "the ground is prepared"
+        return self._orphans
+
     async def prepare(self) -> None:
-        """Bind the addresses, lock the directories, see to a store. Raises `OperatorError`."""
+        """Lock the directories, bind the addresses or take them over, see to a store. Raises `OperatorError`."""
         descriptors = raise_descriptor_limit()
-        self.listeners = bind(self.settings.bind)
+        name = _known_name(self.settings)
+        if name is not None:
+            await self._open_runtime_dir(name)
+            self.listeners = self.orphans.listeners(self.settings.bind)
+        self.listeners = self.listeners or bind(self.settings.bind)
         for listener in self.listeners:
             self._at_end.callback(listener.close)
-        self._open_directories(self.listeners[0])
+        name = port_name(self.listeners[0].port, self.listeners[0].path)
+        if self._orphans is None:
+            await self._open_runtime_dir(name)
+        self._open_state_dir(name)
         if self.settings.redis.url is None:
             await self._start_valkey()
         self._set(
@@ -46,13 +63,20 @@ class Ground:
         """Give everything back; an embedded store that still runs is killed. Idempotent."""
         self._at_end.close()
 
-    def _open_directories(self, first: Listener) -> None:
-        """Lock the directories, and complete the settings by what is kept in them."""
-        settings = self.settings
-        name = port_name(first.port, first.path)
-        runtime = open_runtime_dir(settings.runtime_dir, port_name=name)
+    async def _open_runtime_dir(self, name: str) -> None:
+        runtime = open_runtime_dir(self.settings.runtime_dir, port_name=name)
         self._at_end.callback(runtime.close)
         self._set(runtime_dir=runtime.path)
+        self._orphans = Orphans(runtime.path)
+        self._at_end.callback(self._orphans.close)
+        if self.settings.adopt:
+            await self._orphans.wait()
+        else:
+            await self._orphans.end(self.settings.stop_timeout)
+
+    def _open_state_dir(self, name: str) -> None:
+        """Complete the settings by what is kept there."""
+        settings = self.settings
         if settings.redis.url is not None and not settings.secret:
             raise SettingsError("secret: needed with redis.url, since all gateways at one Redis must share it")
         if settings.redis.url is not None and settings.gateway_id is not None:
@@ -78,3 +102,12 @@ class Ground:
 
     def _set(self, **changes: Any) -> None:
         self.settings = self.settings.model_copy(update=changes)
+
+
+def _known_name(settings: Settings) -> str | None:
+    """What the default directories are called, as far as it is known before the addresses are bound. None: it is not,
+    and it matters."""
+    first = parse_address(settings.bind[0])
+    if first.kind is AddressKind.UNIX:
+        return port_name(None, Path(first.path))
+    return port_name(first.port, None) if first.port or settings.runtime_dir is not None else None

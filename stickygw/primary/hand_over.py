@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+from collections.abc import Iterable
 from functools import partial
 from itertools import count
 from typing import assert_never
@@ -74,7 +76,8 @@ class HandOvers:
         self._refusals = refusals
         self._counters = counters
         self._slot_queue = slot_queue
-        self._ids = count(1)
+        # Connections keep the ids that an earlier primary gave them: each one's begin at a random place.
+        self._ids = count(secrets.randbits(30) << 32)
         self._waits: Deadlines[HandOver] = Deadlines(slot_wait, on_expired=self._waited_long_enough)
         self._answers: Deadlines[HandOver] = Deadlines(slot_wait, on_expired=self._not_answered)
         self._left: dict[HandOverId, tuple[Slot, bytes | None]] = {}
@@ -91,6 +94,12 @@ class HandOvers:
         """Those with workers, and those on their way."""
         waiting = sum(len(lane.queue) for lane in self._slots)
         return waiting + sum(taker.connections for taker in self._takers.values())
+
+    @property
+    def underway(self) -> int:
+        """Those that no worker has yet."""
+        waiting = sum(len(lane.queue) for lane in self._slots)
+        return waiting + sum(len(taker.in_flight) for taker in self._takers.values())
 
     def connections_of(self, worker: WorkerId) -> int:
         """Those that a worker has, and those on their way to it."""
@@ -136,10 +145,36 @@ class HandOvers:
         if is_drained:
             self._send_elsewhere(lane)
 
+    def adopt(
+        self,
+        worker: WorkerId,
+        slot: Slot,
+        link: Link,
+        connections: Iterable[tuple[HandOverId, bytes | None]],
+        *,
+        is_draining: bool,
+    ) -> None:
+        """A worker from before our time has these, each with its key. It is another matter whether the slot is its.
+
+        One that drains may have given some away meanwhile.
+        """
+        now = self._clock()
+        taker = Taker(worker, slot, link, now=now)
+        taker.is_moving = is_draining
+        for identifier, key in connections:
+            if is_draining and any(identifier in other.taken for other in self._takers.values()):
+                continue  # it has come over there
+            other, other_key = self._had(identifier)
+            if other_key is not None:
+                self._router.ended(other_key, other, now)
+            taker.taken[identifier] = key if key is not None and self._router.adopt(key, slot, now) else None
+        self._takers[worker] = taker
+
     def worker_is_up(self, worker: WorkerId, slot: Slot, link: Link) -> None:
         """The slot belongs to this worker, which is ready. The one before it keeps what it has, and gets no more."""
         lane = self._slots[slot]
-        lane.taker = self._takers[worker] = Taker(worker, slot, link, now=self._clock())
+        taker = self._takers.get(worker) or Taker(worker, slot, link, now=self._clock())
+        lane.taker = self._takers[worker] = taker
         lane.is_flush_due = False  # what was due was for the worker before
         self._slots.look(slot)
         self._flush(lane)
@@ -172,6 +207,11 @@ class HandOvers:
         taker = self._takers.get(worker)
         if taker is not None:
             taker.is_moving = True
+
+    def moved_from(self, worker: WorkerId) -> tuple[int, int]:
+        """How many of the worker's connections others have said that they have, and how many it has still."""
+        taker = self._takers.get(worker)
+        return (0, 0) if taker is None else (taker.moved, len(taker.taken))
 
     def heard(self, worker: WorkerId, load: Load) -> None:
         """The worker's event loop turns, and this is its load."""
@@ -337,8 +377,8 @@ class HandOvers:
             slot, key = self._had(identifier)
             taker.taken[identifier] = key
             if key is not None and slot != taker.slot:
-                self._router.taken(key, taker.slot)
-                self._router.ended(key, slot, now)
+                self._router.moved(key, slot, taker.slot, now)
+        self._counters.add("moves", "moved", len(ids))
         self._slots.count(taker.slot)
 
     def _had(self, identifier: HandOverId) -> tuple[Slot, bytes | None]:
@@ -348,6 +388,7 @@ class HandOvers:
                 self._take(other, [identifier])
             if identifier in other.taken:
                 self._slots.count(other.slot)
+                other.moved += 1
                 return other.slot, other.taken.pop(identifier)
         return self._left.pop(identifier, (Slot(-1), None))
 
@@ -355,6 +396,8 @@ class HandOvers:
         now = self._clock()
         for identifier in ids:
             slot, key = self._left.pop(identifier, (Slot(-1), None))
+            if slot >= 0:
+                self._counters.add("moves", "lost")
             if key is not None:
                 self._router.ended(key, slot, now)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from stickygw.observability.counters import Counters
@@ -44,17 +44,21 @@ class Learning:
 
     def received(self, worker: WorkerId, slot: Slot, message: Learn) -> None:
         """The worker, which has or had `slot`, has minted these ids."""
-        for key in message.keys:
-            if self._router.learn(key, slot, self._clock()):
-                self._counters.add("ids_learnt")
-            else:
-                self._drops.add("table_full", f"an id of slot {slot} is not kept: the table is full of keys in use")
+        self.learn(slot, message.keys)
         learnt = Learnt(message.ticket)
         if worker in self._waiting:
             self._waiting[worker].append(learnt)
         elif not self._send(worker, learnt):
             self._waiting[worker] = deque([learnt], MAX_WAITING)
             self._wait_writable(worker, partial(self._flush, worker))
+
+    def learn(self, slot: Slot, keys: Iterable[bytes]) -> None:
+        """The worker of `slot` has minted the ids of these keys, be it before our time."""
+        for key in keys:
+            if self._router.learn(key, slot, self._clock()):
+                self._counters.add("ids_learnt")
+            else:
+                self._drops.add("table_full", f"an id of slot {slot} is not kept: the table is full of keys in use")
 
     def gone(self, worker: WorkerId) -> None:
         """`worker` has ended: nobody there waits for a word."""

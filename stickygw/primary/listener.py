@@ -53,6 +53,30 @@ def bind(addresses: Iterable[str]) -> list[Listener]:
     return listeners
 
 
+def adopted(sock: socket.socket) -> Listener:
+    """A socket that listens already, for a gateway that was killed."""
+    sock.setblocking(False)
+    if sock.family == socket.AF_UNIX:
+        path = Path(sock.getsockname())
+        return Listener(sock, url=f"unix:{path}", path=path)
+    return Listener(sock, url=_url(sock))
+
+
+def is_at(listener: Listener, text: str) -> bool:
+    """Whether `listener` listens on the address `text`; a port 0 is any. Raises `BindError` for one that is none."""
+    try:
+        address = parse_address(text)
+        if address.kind is AddressKind.UNIX:
+            return listener.path == Path(address.path)
+        if listener.path is not None:
+            return False
+        target = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][4]
+    except (OSError, ValueError) as error:
+        raise BindError(f"cannot listen on {text}: {error}") from error
+    host, port = listener.sock.getsockname()[:2]
+    return host == target[0] and address.port in (0, port)
+
+
 def _bind_one(text: str) -> Listener:
     try:
         address = parse_address(text)

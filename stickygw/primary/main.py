@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,16 @@ import uvloop
 
 from stickygw.config.cpus import excess_workers
 from stickygw.config.settings import Settings
-from stickygw.errors import ExitCode, OperatorError, TargetError
+from stickygw.errors import CommandError, ExitCode, OperatorError, TargetError
 from stickygw.observability.logs import set_up_logs
 from stickygw.primary.gateway import Gateway
 from stickygw.primary.ground import Ground
 from stickygw.primary.notify import Notifier
 from stickygw.primary.signals import Signals
+from stickygw.primary.upgrade import receive_signals
 from stickygw.primary.valkey import EmbeddedValkey
 from stickygw.primary.watch import watched_folders
-from stickygw.supervision.roster import CLIENTS_PER_SECOND
+from stickygw.supervision.spread import CLIENTS_PER_SECOND
 
 log = logging.getLogger("stickygw.primary")
 
@@ -43,13 +45,15 @@ REPLY_SECONDS = 2.0
 
 
 def run(settings_fd: int, target: str) -> int:
-    """Run a gateway with the settings in the file `settings_fd` until it is stopped; the process's exit status."""
+    """Run a gateway with what is in the file `settings_fd`, the settings and the arguments of the command that wrote
+    it, until it is stopped; the process's exit status."""
     with os.fdopen(settings_fd, encoding="utf-8") as file:
-        settings = Settings.from_wire(json.load(file))
+        given = json.load(file)
+    settings = Settings.from_wire(given["settings"])
     set_up_logs("primary", settings.log_level, settings.log_format, access_log=settings.access_log)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return int(runner.run(_serve(settings, target)))
+            return int(runner.run(_serve(settings, target, given["arguments"])))
     except OperatorError as error:
         for line in str(error).splitlines():
             log.error("%s", line)
@@ -59,25 +63,31 @@ def run(settings_fd: int, target: str) -> int:
         return int(ExitCode.INTERNAL)
 
 
-async def _serve(settings: Settings, target: str) -> ExitCode:
-    return await Primary(settings, target).serve()
+async def _serve(settings: Settings, target: str, arguments: list[str]) -> ExitCode:
+    return await Primary(settings, target, arguments).serve()
 
 
 class Primary:
     """One gateway's life. Made on the running loop."""
 
-    def __init__(self, settings: Settings, target: str) -> None:
+    def __init__(self, settings: Settings, target: str, arguments: list[str]) -> None:
+        """`arguments`: of the ``stickygw`` command that became this process."""
         self._target = target
+        self._arguments = arguments
         self._loop = asyncio.get_running_loop()
         self._started_at = self._loop.time()
         self._notifier = Notifier()
-        self._signals = Signals(self._reload_asked, self._scale_asked)
+        self._signals = Signals(self._reload_asked, self._scale_asked, self._upgrade_signalled)
+        receive_signals()
         self._ground = Ground(settings)
         self._gateway: Gateway | None = None
         self._failed: asyncio.Future[str] = self._loop.create_future()
         """Why the application cannot start."""
         self._commanded: asyncio.Future[None] = self._loop.create_future()
         """Done when a command asks to stop."""
+        self._upgrading: asyncio.Task[None] | None = None  # asked for by a signal
+        self._prepared = asyncio.Event()
+        """The process can be executed anew."""
         self._stopped: asyncio.Future[ExitCode] = self._loop.create_future()
         """How the stop has ended."""
         if (excess := excess_workers(settings.workers)) is not None:
@@ -95,13 +105,34 @@ class Primary:
                 await asyncio.gather(starting, return_exceptions=True)
                 return ExitCode.OK
             gateway = starting.result()
-            await _first_of(self._failed, self._signals.asked, self._commanded)
+            await self._wait_for_the_end(gateway)
             if self._failed.done():
                 raise TargetError(f"{self._target} cannot be started: {self._failed.result()}")
             exit_code = await self._stop(gateway)
             self._stopped.set_result(exit_code)
             await gateway.control.drain(REPLY_SECONDS)
             return exit_code
+
+    async def _wait_for_the_end(self, gateway: Gateway) -> None:
+        while True:
+            prepared = asyncio.ensure_future(self._prepared.wait())
+            await _first_of(self._failed, self._signals.asked, self._commanded, prepared)
+            prepared.cancel()
+            if self._failed.done() or self._signals.asked.done() or self._commanded.done():
+                return
+            await self._become_anew(gateway)
+
+    async def _become_anew(self, gateway: Gateway) -> None:
+        self._prepared.clear()
+        await gateway.control.drain(REPLY_SECONDS)
+        self._notifier.reloading()
+        log.info("upgrading: %d connections stay with their workers", gateway.hand_overs.connections)
+        try:
+            gateway.become_anew({**os.environ, **self._notifier.environment})
+        except OSError as error:
+            log.critical("the upgrade failed, and this code goes on: %s", error)
+            await gateway.control.start()
+            self._notifier.ready()
 
     async def _start(self, at_end: ExitStack) -> Gateway:
         await self._ground.prepare()
@@ -110,15 +141,18 @@ class Primary:
             settings,
             self._target,
             self._ground.listeners,
+            self._ground.orphans,
+            arguments=self._arguments,
             notifier=self._notifier,
             started_at=self._started_at,
             on_ready=self._say_ready,
             on_failed=self._fail,
             stop=self._stop_asked,
+            upgrade=self._upgrade_asked,
         )
         at_end.callback(gateway.close)
         await gateway.control.start()
-        gateway.supervisor.start()
+        gateway.start()
         if settings.watch:
             own = (settings.runtime_dir, settings.state_dir)
             ignored = [folder for folder in own if folder is not None]
@@ -148,6 +182,22 @@ class Primary:
         if self._gateway is not None:
             self._gateway.steering.scale_by(step)
 
+    def _upgrade_signalled(self) -> None:
+        if self._upgrading is None or self._upgrading.done():
+            self._upgrading = asyncio.ensure_future(self._upgrade_by_signal())
+
+    async def _upgrade_by_signal(self) -> None:
+        try:
+            await self._upgrade_asked(lambda text: log.info("upgrade: %s", text))
+        except CommandError as error:
+            log.error("no upgrade: %s", error)
+
+    async def _upgrade_asked(self, on_progress: Callable[[str], None]) -> None:
+        if self._gateway is None:
+            raise CommandError("the gateway has not started yet")
+        await self._gateway.upgrade.prepare(on_progress)
+        self._prepared.set()
+
     async def _stop_asked(self) -> ExitCode:
         """A command asks to stop; how that ended."""
         if not self._commanded.done():
@@ -165,6 +215,9 @@ class Primary:
         connections = gateway.hand_overs.connections
         log.info("stopping (%s): %d connections have %g s", by.name if by else "command", connections, seconds)
         self._notifier.stopping()
+        if self._upgrading is not None:
+            self._upgrading.cancel()
+        self._ground.orphans.close()
         await gateway.steering.close()
         gateway.acceptor.close()
         gateway.intake.close()

@@ -14,6 +14,8 @@ log = logging.getLogger("stickygw.notify")
 SEND_SECONDS = 0.2
 """So long at most a message waits for a service manager that is slow to read."""
 
+_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+
 
 class Notifier:
     """One gateway's word to the service manager that started it. A message that cannot be sent is logged once.
@@ -23,8 +25,10 @@ class Notifier:
     """
 
     def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:
-        self._address = _address(environ.pop("NOTIFY_SOCKET", ""))
-        pid, microseconds = environ.pop("WATCHDOG_PID", ""), environ.pop("WATCHDOG_USEC", "")
+        self.environment = {name: environ.pop(name) for name in _VARIABLES if name in environ}
+        """What it has taken: for this very process, when it is executed anew."""
+        self._address = _address(self.environment.get("NOTIFY_SOCKET", ""))
+        pid, microseconds = self.environment.get("WATCHDOG_PID", ""), self.environment.get("WATCHDOG_USEC", "")
         is_meant = self._address is not None and pid in ("", str(os.getpid())) and microseconds.isdecimal()
         self._alive_every = int(microseconds) / 1e6 / 2 if is_meant else 0.0
         """Seconds, half of what systemd waits for (sd_watchdog_enabled(3)); 0: it does not wait."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 class WatchedProcess:
     """Calls `on_exit(status)` once when the process is gone, and has reaped it by then if it is a child.
 
-    `status` is like `Popen.returncode`, and None for a process that was no child of ours. Signals go through the
+    `status` is like `Popen.returncode`, and None for a process that is no child of ours. Signals go through the
     pidfd, so they never reach another process that was given the same number.
     """
 
@@ -28,6 +28,7 @@ class WatchedProcess:
         self._loop = asyncio.get_running_loop()
         self._pidfd = os.pidfd_open(pid)
         try:
+            self._leads_group = child is not None or os.getpgid(pid) == pid
             self._loop.add_reader(self._pidfd, self._exited)
         except BaseException:
             os.close(self._pidfd)
@@ -56,25 +57,43 @@ class WatchedProcess:
     def forget(self) -> None:
         """Stop watching, without `on_exit`; a child is reaped, so it must be dead or dying. Idempotent."""
         if self.is_alive:
-            self._loop.remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
-            if self._child is not None:
-                self._child.wait()
+            self._let_go()
 
     def _kill_group(self) -> None:
-        if self._child is not None:
-            # Not reaped yet, so neither its number nor its group's can be another's.
+        # As long as it lives, or is not reaped, neither its number nor its group's can be another's.
+        if self._leads_group:
             try:
                 os.killpg(self.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
 
     def _exited(self) -> None:
-        if self.takes_session_along:
+        if self.takes_session_along and self._is_child():
             self._kill_group()
-        self.forget()
-        self._on_exit(None if self._child is None else self._child.returncode)
+        self._on_exit(self._let_go())
+
+    def _is_child(self) -> bool:
+        """Whether it is to be reaped by us: one that was started before this process was executed anew is, too."""
+        try:
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        return True
+
+    def _let_go(self) -> int | None:
+        self._loop.remove_reader(self._pidfd)
+        status = self._child.wait() if self._child is not None else self._reaped()
+        os.close(self._pidfd)
+        self._pidfd = -1
+        return status
+
+    def _reaped(self) -> int | None:
+        try:
+            ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        except ChildProcessError:
+            return None
+        assert ended is not None, "it waits"
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
 def start_process(

@@ -28,18 +28,20 @@ class Signals:
     SIGHUP             `on_reload()`, even if inherited ignored      the terminal was closed: as SIGTERM, but ignored
                                                                      under nohup(1)
     SIGTTIN, SIGTTOU   `on_scale(1)`, `on_scale(-1)`                 the kernel's: they stop a background job
+    SIGUSR2            `on_upgrade()`                                the same
     =================  ============================================  ==================================================
 
     With a terminal the kernel itself sends SIGTTIN and SIGTTOU to a background job that touches it, and restarts the
     system call behind the handler: it would be sent again, without end (termios(3), signal(7)).
 
-    Once asked to stop, the gateway neither reloads nor scales.
+    Once asked to stop, the gateway neither reloads nor scales, nor is it upgraded.
     """
 
     def __init__(
         self,
         on_reload: Callable[[], None],
         on_scale: Callable[[int], None],
+        on_upgrade: Callable[[], None],
         *,
         has_terminal: bool | None = None,
     ) -> None:
@@ -51,6 +53,7 @@ class Signals:
         """Done with the second one: no more waiting."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._ask, number)
+        self._on(signal.SIGUSR2, on_upgrade)
         if has_terminal is None:
             has_terminal = has_controlling_terminal()
         if not has_terminal:

@@ -36,6 +36,11 @@ class StatusReport:
         self._intake = intake
         self._counters = counters
 
+    @property
+    def version(self) -> str:
+        """Of the code that the primary runs."""
+        return self._facts.version
+
     def at(self, now: float) -> Status:
         """The status at `now` (monotonic seconds)."""
         fleet, facts = self._supervisor.fleet, self._facts

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import assert_never
 
 from stickygw.errors import ExitCode
 from stickygw.ipc.link import link_pair
 from stickygw.observability.counters import Counters
+from stickygw.primary.adoption import FoundWorker
 from stickygw.primary.hand_over import HandOvers
 from stickygw.primary.vitals import Vitals
-from stickygw.primary.worker_process import Command, WorkerProcess, worker_command
+from stickygw.primary.worker_process import Begin, Command, WorkerProcess, adopted, launched, worker_command
 from stickygw.routing.load import Load
 from stickygw.supervision import events as to
 from stickygw.supervision.fleet import Fleet
@@ -35,6 +37,7 @@ from stickygw.wire.link import (
     Message,
     Moved,
     MoveIn,
+    MoveOut,
     Ready,
     Resize,
     Stop,
@@ -62,7 +65,8 @@ class Supervisor:
 
     `on_first_ready` and `on_all_ready` are called once each. `on_failed(reason)` is called when a worker ends before
     any was ever ready: the application cannot start. `on_tell` gets what workers say to each other, `on_learn` the ids
-    that they mint, `on_gone` each worker that has ended. What workers count is added to `counters`.
+    that they mint, `on_gone` each worker that has ended. `on_changed()`: which workers live has changed, or which slots
+    are drained. What workers count is added to `counters`. Each worker gets copies of `listeners`.
     """
 
     def __init__(
@@ -77,7 +81,9 @@ class Supervisor:
         on_tell: Callable[[WorkerId, Slot, Tell | Answer], None],
         on_learn: Callable[[WorkerId, Slot, Learn], None],
         on_gone: Callable[[WorkerId], None],
+        on_changed: Callable[[], None],
         counters: Counters,
+        listeners: Sequence[socket.socket] = (),
         command: Command = worker_command,
     ) -> None:
         self.fleet = fleet
@@ -91,6 +97,8 @@ class Supervisor:
         self._on_tell = on_tell
         self._on_learn = on_learn
         self._on_gone = on_gone
+        self._on_changed = on_changed
+        self._listeners = listeners
         self._loop = asyncio.get_running_loop()
         self._processes: dict[WorkerId, WorkerProcess] = {}
         self._events: deque[to.Event] = deque()
@@ -100,16 +108,37 @@ class Supervisor:
         """When the timer was to go off. The handle does not tell: uvloop's has no `when()` if that was at once."""
         self._tickets = count(1)
         self._asked: dict[int, tuple[asyncio.Future[to.Finished], Callable[[str], None]]] = {}
+        self._moving: set[WorkerId] = set()
+        """Those that were told to move, and have not said what became of it."""
+        self._counters = counters
         self._all_gone = asyncio.Event()
         self._is_closed = False
 
     # --- for the primary ----------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start a worker in every slot."""
+    def start(self, found: Iterable[FoundWorker] = (), *, drained: tuple[Slot, ...] = ()) -> None:
+        """Adopt the workers that were `found`, and start one in every slot that has none and is not `drained`."""
         for record in self.fleet.slots:
             self._hand_overs.open_slot(record.slot)
-        self._tell(to.Begun())
+        for worker in found:
+            self.adopt(worker)
+        self._tell(to.Begun(drained))
+
+    def adopt(self, found: FoundWorker) -> None:
+        """Have a worker whose primary was killed. One that comes when its slot is another's gives that one what it
+        has."""
+        who = found.known
+        worker = self.fleet.new_id()
+        try:
+            process = self._process(adopted(found), worker, who.slot)
+        except OSError as error:  # it is gone again, or there is no descriptor to watch it with
+            log.error("a worker of slot %d cannot be adopted: %s", who.slot, error)
+            found.close()
+            return
+        connections = found.connections
+        self._hand_overs.adopt(worker, who.slot, process.link, connections, is_draining=who.is_draining)
+        log.info("adopted worker slot=%d pid=%d: %d connections", who.slot, process.pid, len(connections))
+        self._tell(to.Found(worker, who.slot, who.generation, who.is_draining))
 
     def ask(self, command: to.Command, on_progress: Callable[[str], None] | None = None) -> asyncio.Future[to.Finished]:
         """Have `command` carried out; done with what became of it. Each of its steps has a deadline."""
@@ -145,6 +174,11 @@ class Supervisor:
         """The process id of a worker that is not gone."""
         process = self._processes.get(worker)
         return process.pid if process is not None else None
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of all workers that are not gone."""
+        return [process.pid for process in self._processes.values()]
 
     def owners(self) -> dict[Slot, WorkerId]:
         """The workers that own their slots."""
@@ -218,6 +252,7 @@ class Supervisor:
                 self._tell_how_many()
             case to.SetDrained(slot, is_drained):
                 self._hand_overs.set_drained(slot, is_drained)
+                self._on_changed()
             case to.Note(text, is_error):
                 log.log(logging.ERROR if is_error else logging.INFO, "%s", text)
             case to.Progress() | to.Finished():
@@ -251,20 +286,20 @@ class Supervisor:
     def _launch(self, launch: to.Launch) -> None:
         configure = self._configure(launch.slot, launch.generation, len(self.fleet.slots))
         try:
-            process = WorkerProcess(
-                configure,
-                launch.worker,
-                command=self._command,
-                on_message=self._said,
-                on_cut_off=self._cut_off,
-                on_gone=self._gone,
-            )
+            process = self._process(launched(configure, self._listeners, self._command), launch.worker, launch.slot)
         except OSError as error:  # no process or descriptor to be had now
             self._tell(to.WorkerFailed(launch.worker, f"cannot start a process: {error}"))
             self._tell(to.WorkerGone(launch.worker, "nothing", is_clean=False, is_forced=False))
             return
-        self._processes[launch.worker] = process
         log.debug("worker started slot=%d generation=%d pid=%d", launch.slot, launch.generation, process.pid)
+
+    def _process(self, begin: Begin, worker: WorkerId, slot: Slot) -> WorkerProcess:
+        """Raises OSError."""
+        process = self._processes[worker] = WorkerProcess(
+            begin, worker, slot, on_message=self._said, on_cut_off=self._cut_off, on_gone=self._gone
+        )
+        self._on_changed()
+        return process
 
     def _order(self, do: to.Do) -> None:
         process = self._processes.get(do.worker)
@@ -272,7 +307,7 @@ class Supervisor:
             return
         match do.order:
             case Order.DRAIN:
-                self._drain(process, self._process_of(do.successor), Drain(do.grace_seconds, do.spread_seconds))
+                self._drain(process, do)
             case Order.STOP:
                 process.send(Stop(do.grace_seconds, do.spread_seconds))
             case Order.TERMINATE:
@@ -284,22 +319,28 @@ class Supervisor:
             case _:
                 assert_never(do.order)
 
-    def _process_of(self, worker: WorkerId | None) -> WorkerProcess | None:
-        return None if worker is None else self._processes.get(worker)
+    def _drain(self, process: WorkerProcess, do: to.Do) -> None:
+        """Tell the successors, then the worker. Who has no link to where it belongs, for want of descriptors, is closed
+        there, and comes again."""
+        linked = [self._link_for_move(process, slot, worker) for slot, worker in do.successors]
+        if any(linked):
+            self._hand_overs.moves(process.worker)
+            self._moving.add(process.worker)
+        process.send(Drain(do.grace_seconds, do.spread_seconds))
 
-    def _drain(self, process: WorkerProcess, successor: WorkerProcess | None, drain: Drain) -> None:
-        """Without a successor, or descriptors to spare, all connections are closed, and their clients come again."""
-        if successor is not None:
-            try:
-                ours, theirs = link_pair()
-                with ours, theirs:
-                    # In this order: a worker that is told to move finds somebody who listens.
-                    if successor.send(MoveIn(), theirs.fileno()) and process.send(drain, ours.fileno()):
-                        self._hand_overs.moves(process.worker)
-                        return
-            except OSError as error:
-                log.warning("slot=%d: nothing moves: %s", process.slot, error)
-        process.send(drain)
+    def _link_for_move(self, process: WorkerProcess, slot: Slot, successor: WorkerId) -> bool:
+        """Give both workers an end of a move link; whether they have it."""
+        taker = self._processes.get(successor)
+        if taker is None:
+            return False
+        try:
+            ours, theirs = link_pair()
+            with ours, theirs:
+                # In this order: a worker that is told to move finds somebody who listens.
+                return taker.send(MoveIn(process.slot), theirs.fileno()) and process.send(MoveOut(slot), ours.fileno())
+        except OSError as error:
+            log.warning("slot=%d: nothing moves to slot %d: %s", process.slot, slot, error)
+            return False
 
     def _tell_how_many(self) -> None:
         for process in self._processes.values():
@@ -324,19 +365,32 @@ class Supervisor:
             case Failed(reason):
                 self._tell(to.WorkerFailed(worker, reason))
             case Moved(moved, refused, left):
-                self._tell(to.WorkerMoved(worker, moved, refused, left))
+                self._moving.discard(worker)
+                self._moved(to.WorkerMoved(worker, moved, refused, left))
             case Blocked(where, _):
                 self._tell(to.WorkerBlocked(worker, where))
             case _:
                 log.error("slot=%d: a worker does not send %s", process.slot, type(message).__name__)
 
+    def _moved(self, event: to.WorkerMoved) -> None:
+        # Those that moved, and those that are lost, are counted by who knows: the hand-overs.
+        for label, number in (("refused", event.refused), ("drained", event.left)):
+            if number:
+                self._counters.add("moves", label, number)
+        self._tell(event)
+
     def _cut_off(self, process: WorkerProcess) -> None:
+        if process.worker in self._moving:  # it cannot say any more what became of its connections
+            self._moving.discard(process.worker)
+            moved, lost = self._hand_overs.moved_from(process.worker)
+            self._moved(to.WorkerMoved(process.worker, moved, 0, 0, lost))
         # Every acknowledgement has been counted until here, so what is still in flight was not taken.
         self._hand_overs.worker_is_down(process.worker)
         self._tell(to.WorkerCutOff(process.worker))
 
     def _gone(self, process: WorkerProcess, status: int | None) -> None:
         del self._processes[process.worker]
+        self._on_changed()
         self.vitals.forget(process.worker)
         self._on_gone(process.worker)
         is_forced = status == ExitCode.FORCED_STOP
@@ -344,7 +398,9 @@ class Supervisor:
 
 
 def _in_words(status: int | None) -> str:
-    if status is None or status >= 0:
+    if status is None:
+        return "a status that nobody knows: it was no child of this primary"
+    if status >= 0:
         return f"status {status}"
     try:
         return signal.Signals(-status).name

@@ -18,6 +18,7 @@ class Taker:
         "is_moving",
         "link",
         "load",
+        "moved",
         "overdue",
         "ready_at",
         "slot",
@@ -41,7 +42,9 @@ class Taker:
         self.taken: dict[HandOverId, bytes | None] = {}
         """What it has, each with its key."""
         self.is_moving = False
-        """Whether it was told to give what it has to another worker."""
+        """Whether it was told to give what it has to other workers."""
+        self.moved = 0
+        """How many of its connections others have."""
 
     @property
     def connections(self) -> int:
@@ -54,7 +57,7 @@ class Taker:
 
     def offer(self, hand_over: HandOver) -> bool:
         """Offer it a connection; False: it stalls, or its link is full."""
-        if self.overdue or not self.link.send(hand_over.offer(), hand_over.sock.fileno()):
+        if self.overdue or self.link.is_queued_for or not self.link.send(hand_over.offer(), hand_over.sock.fileno()):
             return False
         self.in_flight[hand_over.id] = hand_over
         hand_over.taker = self

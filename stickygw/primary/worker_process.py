@@ -6,14 +6,16 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from stickygw.ipc.link import Link, link_pair
+from stickygw.primary.adoption import FoundWorker
 from stickygw.primary.processes import WatchedProcess, start_process
 from stickygw.types import Slot, WorkerId
-from stickygw.wire.link import Configure, Message
+from stickygw.wire.link import Configure, Exits, Hold, Message
 
 log = logging.getLogger("stickygw.supervisor")
 
@@ -31,8 +33,48 @@ def worker_command(slot: Slot, link_fd: int) -> list[str]:
     return [sys.executable, "-P", "-m", "stickygw.worker", "--link-fd", str(link_fd), "--slot", str(slot)]
 
 
+OnExit = Callable[[int | None], None]
+OnMessage = Callable[[Message, int], None]
+OnClosed = Callable[[], None]
+Begin = Callable[[OnMessage, OnClosed, OnExit], tuple[Link, WatchedProcess]]
+"""Gives a worker's link and its process, with these callbacks. Raises OSError, and then nothing is left of either."""
+
+
+def launched(configure: Configure, listeners: Sequence[socket.socket], command: Command) -> Begin:
+    """A process that is started now. It gets copies of `listeners`, to keep them open if we die."""
+
+    def begin(on_message: OnMessage, on_closed: OnClosed, on_exit: OnExit) -> tuple[Link, WatchedProcess]:
+        with ExitStack() as undo:
+            ours, theirs = link_pair()
+            undo.callback(ours.close)
+            with theirs:
+                fd = theirs.fileno()
+                process = start_process(command(configure.slot, fd), on_exit=on_exit, pass_fds=(fd,))
+            undo.callback(process.forget)
+            undo.callback(process.kill_session)
+            link = Link(ours, on_message=on_message, on_closed=on_closed)
+            # The first messages of an empty link always fit.
+            link.send(configure)
+            for number, listener in enumerate(listeners):
+                link.send(Hold(number), listener.fileno())
+            undo.pop_all()
+            return link, process
+
+    return begin
+
+
+def adopted(found: FoundWorker) -> Begin:
+    """A process that runs already."""
+
+    def begin(on_message: OnMessage, on_closed: OnClosed, on_exit: OnExit) -> tuple[Link, WatchedProcess]:
+        process = WatchedProcess(found.pid, child=None, on_exit=on_exit)
+        return found.listen(on_message, on_closed), process
+
+    return begin
+
+
 class WorkerProcess:
-    """One worker process, started by the constructor, which raises OSError when none can be had.
+    """One worker process and its link, which `begin` gives; raises OSError when it can't.
 
     `on_message(process, message)` for each message; then, once each and in this order, `on_cut_off(process)` when it
     can say and take nothing more, and `on_gone(process, status)` when it is reaped.
@@ -40,25 +82,25 @@ class WorkerProcess:
 
     def __init__(
         self,
-        configure: Configure,
+        begin: Begin,
         worker: WorkerId,
+        slot: Slot,
         *,
-        command: Command,
         on_message: Callable[[WorkerProcess, Message], None],
         on_cut_off: Callable[[WorkerProcess], None],
         on_gone: Callable[[WorkerProcess, int | None], None],
     ) -> None:
         self.worker = worker
-        self.slot = configure.slot
+        self.slot = slot
         self._on_message = on_message
         self._on_cut_off = on_cut_off
         self._on_gone = on_gone
         self._unsent: list[tuple[Message, int]] = []
         self._has_exited = False
         self._status: int | None = None
+        self._said_status: int | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.link, self._process = self._launch(command)
-        self.link.send(configure)  # the first message of an empty link always fits
+        self.link, self._process = begin(self._received, self._cut_off, self._exited)
 
     @property
     def pid(self) -> int:
@@ -79,6 +121,7 @@ class WorkerProcess:
         if not self._unsent:
             self.link.wait_writable(self._send_rest)
         self._unsent.append((message, copy))
+        self.link.is_queued_for = True
         return True
 
     def signal(self, number: signal.Signals) -> None:
@@ -101,25 +144,13 @@ class WorkerProcess:
         self._process.kill_session()
         self._process.forget()
 
-    def _launch(self, command: Command) -> tuple[Link, WatchedProcess]:
-        """Raises OSError, and then nothing is left of either."""
-        with ExitStack() as undo:
-            ours, theirs = link_pair()
-            undo.callback(ours.close)
-            with theirs:
-                process = start_process(
-                    command(self.slot, theirs.fileno()), on_exit=self._exited, pass_fds=(theirs.fileno(),)
-                )
-            undo.callback(process.forget)
-            undo.callback(process.kill_session)
-            link = Link(ours, on_message=self._received, on_closed=self._cut_off)
-            undo.pop_all()
-            return link, process
-
     def _received(self, message: Message, fd: int) -> None:
         if fd >= 0:  # no message of a worker carries one
             os.close(fd)
-        self._on_message(self, message)
+        if isinstance(message, Exits):
+            self._said_status = message.status
+        else:
+            self._on_message(self, message)
 
     def _send_rest(self) -> None:
         while self._unsent:
@@ -128,6 +159,7 @@ class WorkerProcess:
                 self.link.wait_writable(self._send_rest)
                 return
             self._drop_first()
+        self.link.is_queued_for = False
 
     def _drop_first(self) -> None:
         _, fd = self._unsent.pop(0)
@@ -152,7 +184,8 @@ class WorkerProcess:
 
     def _gone(self) -> None:
         self._wait_no_more()
-        self._on_gone(self, self._status)
+        # One that is no child of ours is reaped by another; killed, it has said nothing.
+        self._on_gone(self, self._said_status if self._status is None else self._status)
 
     def _wait_no_more(self) -> None:
         while self._unsent:

@@ -12,9 +12,10 @@ from enum import StrEnum
 
 from stickygw.routing.cookie import CookieClaim, CookieKeys, claim_of
 from stickygw.routing.first_visit import ByAddress, FirstVisit, LeastLoaded, RoundRobin
+from stickygw.routing.home import home_of_key, home_of_session
 from stickygw.routing.keys import Key
 from stickygw.routing.load import DEFAULT_BALANCE, Balance, SlotView, in_service
-from stickygw.routing.rendezvous import owner, pick_bounded
+from stickygw.routing.rendezvous import pick_bounded
 from stickygw.routing.request_head import Head
 from stickygw.routing.table import KeyTable
 from stickygw.types import GatewayId, Slot
@@ -30,7 +31,7 @@ class RouteReason(StrEnum):
     KEY_TABLE = "key_table"
     """The affinity key is there already."""
     KEY_HASH = "key_hash"
-    """The affinity key's hash: it is new, or the table is full."""
+    """The affinity key's hash: it is new, its slot is gone, or the table is full."""
     KEY_BOUNDED = "key_bounded"
     """The same, but a better slot had too much."""
     SESSION_HASH = "session_hash"
@@ -168,9 +169,11 @@ class Router:
             return None
         if route.key is not None:
             kept = self._table.get_live(route.key)
-            slot = kept if kept is not None and _exists(kept, candidates) else owner(route.key, _numbers(candidates))
+            slot = (
+                kept if kept is not None and _exists(kept, candidates) else home_of_key(route.key, _numbers(candidates))
+            )
         elif route.claim is not None:
-            slot = owner(_session_key(route.claim), _numbers(candidates))
+            slot = home_of_session(route.claim.session, _numbers(candidates))
         else:
             slot = self._by_load.choose(candidates, "")
         return Route(slot, RouteReason.RUNNER_UP, route.claim, route.key, self.cookie_slot(route.claim, slot))
@@ -203,9 +206,17 @@ class Router:
         is_detour = route.reason is RouteReason.RUNNER_UP
         return route.key if self._table.connected(route.key, route.slot, now, is_detour=is_detour) else None
 
+    def adopt(self, key: bytes, slot: Slot, now: float) -> bool:
+        """The worker of `slot` has a connection with `key` from before our time. Whether it is owed `ended`."""
+        return self._table.adopt(key, slot, now)
+
     def taken(self, key: bytes, slot: Slot) -> None:
         """A connection for which `connected` gave `key` has reached the worker of `slot`."""
         self._table.taken(key, slot)
+
+    def moved(self, key: bytes, old: Slot, new: Slot, now: float) -> None:
+        """A connection with `key` that had reached the worker of `old` has that of `new` now."""
+        self._table.moved(key, old, new, now)
 
     def given_up(self, key: bytes, now: float) -> None:
         """A connection for which `connected` gave `key` does not reach its slot."""
@@ -218,18 +229,22 @@ class Router:
     def _by_cookie(self, claim: CookieClaim, slots: Sequence[SlotView]) -> Route:
         if claim.gateway != self.gateway:
             # Its hint speaks of another gateway's slots, and that gateway wants it back unchanged.
-            slot = owner(_session_key(claim), _numbers(in_service(slots)))
+            slot = home_of_session(claim.session, _numbers(in_service(slots)))
             return Route(slot, RouteReason.SESSION_HASH, claim, None, None)
         if _exists(claim.slot, slots):
             return Route(claim.slot, RouteReason.COOKIE, claim, None, self.cookie_slot(claim, claim.slot))
         # The session's id, not a new choice: two tabs that come back at once have to meet.
-        slot = owner(_session_key(claim), _numbers(in_service(slots)))
+        slot = home_of_session(claim.session, _numbers(in_service(slots)))
         return Route(slot, RouteReason.SESSION_HASH, claim, None, slot)
 
     def _by_key(self, key: bytes, claim: CookieClaim | None, slots: Sequence[SlotView], now: float) -> Route:
         slot = self._table.get(key, now)
         reason = RouteReason.KEY_TABLE
-        if slot is None or not _exists(slot, slots):
+        if slot is not None and not _exists(slot, slots):
+            # Its connections, and what there is of it, have gone there. Loads would say something else.
+            slot = home_of_key(key, _numbers(in_service(slots)))
+            reason = RouteReason.KEY_HASH
+        elif slot is None:
             slot, is_second_choice = pick_bounded(key, {view.slot: view.connections for view in in_service(slots)})
             reason = RouteReason.KEY_BOUNDED if is_second_choice else RouteReason.KEY_HASH
         return Route(slot, reason, claim, key, self.cookie_slot(claim, slot))
@@ -248,7 +263,3 @@ def _exists(slot: Slot, slots: Sequence[SlotView]) -> bool:
 
 def _numbers(slots: Sequence[SlotView]) -> list[Slot]:
     return [view.slot for view in slots]
-
-
-def _session_key(claim: CookieClaim) -> bytes:
-    return claim.session.encode("ascii")

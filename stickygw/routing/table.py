@@ -127,6 +127,36 @@ class KeyTable:
         if live.slot not in live.taken and not live.is_learnt:
             live.slot = slot
 
+    def adopt(self, key: bytes, slot: Slot, now: float) -> bool:
+        """The worker of `slot` has a connection with `key` since before this table was made. Whether it is counted; if
+        so, it is owed `ended`."""
+        if not self.connected(key, slot, now, is_detour=True):
+            return False
+        self.taken(key, slot)
+        return True
+
+    def moved(self, key: bytes, old: Slot, new: Slot, now: float) -> None:
+        """A connection with `key` that the worker of `old` had taken has that of `new` now.
+
+        Its slot is the one that its connections go to, from the first on: those that come meet them there. A learnt key
+        stays with the worker that minted it. Whether the connection is known at `old` does not matter: who came to
+        another slot when `old` was gone made the table forget those there.
+        """
+        self._forget_expired(now)
+        live = self._live.get(key)
+        if live is None:
+            known = self._learnt.pop(key, None)
+            if known is None and self._lingering.pop(key, None) is None and not self._make_room(self._lingering):
+                return
+            live = self._live[key] = _Live(new) if known is None else _Live(known[0], is_learnt=True)
+        if live.taken.get(old):
+            live.taken[old] -= 1
+            if not live.taken[old]:
+                del live.taken[old]
+        live.taken[new] = live.taken.get(new, 0) + 1
+        if not live.is_learnt and (live.slot == old or live.slot not in live.taken):
+            live.slot = new
+
     def given_up(self, key: bytes, now: float) -> None:
         """A connection that was counted under `key` is not on its way any more, and was not taken."""
         self._forget_expired(now)

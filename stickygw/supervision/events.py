@@ -50,8 +50,20 @@ Command = Reload | Scale | ScaleBy | DrainSlot | RestartSlot
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """A worker whose primary was killed, and that has said who it is. Before `Begun`, or any time after it."""
+
+    worker: WorkerId
+    slot: Slot
+    generation: int
+    is_draining: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Begun:
-    """The gateway starts: every slot wants a worker."""
+    """The gateway starts: every slot wants a worker, but for those that are `drained`."""
+
+    drained: tuple[Slot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,19 +157,20 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class WorkerMoved:
-    """A worker that drains has given its connections to its successor: so many `moved`, so many were `refused` there
-    and are closed, so many are `left` to be closed."""
+    """A worker that drains has given away what it could: so many WebSockets `moved`, so many were `refused` by another
+    worker and are closed, so many are `left` to be closed. Or it died before that: `lost` at most."""
 
     worker: WorkerId
     moved: int
     refused: int
     left: int
+    lost: int = 0
 
 
 WorkerEvent = (
     WorkerReady | WorkerFailed | WorkerHeard | WorkerCounted | WorkerBlocked | WorkerMoved | WorkerCutOff | WorkerGone
 )
-Event = Begun | Asked | StopAsked | WorkerEvent | Resumed | Tick
+Event = Found | Begun | Asked | StopAsked | WorkerEvent | Resumed | Tick
 
 
 # --- what the fleet wants done ----------------------------------------------------------------------------------------
@@ -182,14 +195,17 @@ class GiveSlot:
 
 @dataclass(frozen=True, slots=True)
 class Do:
-    """Carry out `order`. The seconds are for DRAIN and STOP; `successor`, for DRAIN, has the slot now, and takes the
-    connections that can move."""
+    """Carry out `order`. The seconds are for DRAIN and STOP.
+
+    `successors` are for DRAIN: who takes the connections that can move, the slot's next owner, or the owners of all
+    slots in service. The order comes before any action that sends them clients who belong with those that move.
+    """
 
     worker: WorkerId
     order: Order
     grace_seconds: float
     spread_seconds: float
-    successor: WorkerId | None = None
+    successors: tuple[tuple[Slot, WorkerId], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from stickygw.supervision.lifecycle import Sign, State
 from stickygw.supervision.member import Member, SlotRecord
 from stickygw.supervision.operations import Operations
 from stickygw.supervision.roster import Limits, Roster
+from stickygw.types import WorkerId
 
 
 class Fleet:
@@ -27,6 +28,8 @@ class Fleet:
         self._is_begun = False
         """From `Begun` to `GiveUp`."""
         self._has_served = False
+        self._found: list[Member] = []
+        """Workers that were found and serve, until `Begun`."""
         self.has_crashed = False
         """Whether, in the stop, a worker that had been ready ended in any other way than with status 0."""
 
@@ -42,6 +45,10 @@ class Fleet:
             self._start_what_is_missing()
         actions, roster.actions = roster.actions, []
         return actions
+
+    def new_id(self) -> WorkerId:
+        """For a worker that is `Found`."""
+        return self._roster.new_id()
 
     @property
     def next_deadline(self) -> float | None:
@@ -81,8 +88,10 @@ class Fleet:
 
     def _take_in(self, event: to.Event) -> None:
         match event:
+            case to.Found():
+                self._is_found(event)
             case to.Begun():
-                self._is_begun = True
+                self._begin(event)
             case to.Asked():
                 self._asked(event)
             case to.StopAsked():
@@ -95,6 +104,41 @@ class Fleet:
                 member = self._roster.members.get(event.worker)
                 if member is not None:
                     self._told(member, event)
+
+    def _is_found(self, found: to.Found) -> None:
+        member = self._roster.adopt(found)
+        self._operations.has_generation(found.generation)
+        if found.is_draining:
+            return
+        if self._is_begun:
+            self._take_up(member)
+        else:
+            self._found.append(member)
+
+    def _begin(self, begun: to.Begun) -> None:
+        self._is_begun = True
+        newest = max((member.generation for member in self._found), default=1)
+        for record in self._roster.slots.values():
+            record.generation = max(record.generation, newest)
+        for slot in begun.drained:
+            if slot in self._roster.slots:
+                self._roster.slots[slot].is_drained = True
+                self._roster.actions.append(to.SetDrained(slot, True))
+        for member in sorted(self._found, key=lambda found: found.generation):
+            self._take_up(member)
+        self._found.clear()
+
+    def _take_up(self, member: Member) -> None:
+        """Give a worker that was found its slot, but for one that is late: another has it, or nobody is to have it."""
+        record = self._roster.slots[member.slot]
+        if not self._roster.apply(member, Sign.IS_READY):
+            return
+        owner = record.owner
+        if record.is_wanted and not record.is_drained and (owner is None or owner.generation < member.generation):
+            self._is_ready(member)
+        else:
+            member.ready_at = self._roster.now
+            self._roster.apply(member, Sign.IS_RETIRED, successors=() if owner is None else (owner,))
 
     def _told(self, member: Member, event: to.WorkerEvent) -> None:
         match event:

@@ -13,8 +13,8 @@ class State(StrEnum):
     READY = "ready"
     """Its application has started: it takes connections."""
     DRAINING = "draining"
-    """Another has its slot, and gets the connections that can move, or nobody has: it closes the rest (1012), one after
-    the other."""
+    """Another has its slot, or nobody: that one, or the owners of all other slots, get what can move. It closes the
+    rest (1012), one after the other."""
     STOPPING = "stopping"
     """The gateway stops: it closes its connections (1001)."""
     ENDING = "ending"

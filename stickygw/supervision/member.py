@@ -32,6 +32,8 @@ class Member:
     """Whether it was told to give up its slot, or never to take it."""
     is_killed: bool = False
     """Whether we have ended it by force."""
+    spread_seconds: float = 0.0
+    """Over how long all its clients are sent away, from when it was asked to drain."""
     expires_at: float | None = None
     """When it is old enough to be replaced; likewise `expires_served` connections and `expires_rss` bytes."""
     expires_served: int | None = None

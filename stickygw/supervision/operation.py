@@ -36,13 +36,21 @@ class Operation:
     """Workers that must be gone before it is over."""
     added: list[Slot] = field(default_factory=list)
     """Slots that it has made."""
+    removing: deque[Slot] = field(default_factory=deque)
+    """Slots that are still to be taken away, in that order."""
+    giving: WorkerId | None = None
+    """The worker that gives its connections to other slots now. One at a time: who takes connections of two workers
+    would hear of what these publish sooner than the other one of them, and could not tell what its clients missed."""
     not_before: float = 0.0
     """The clients of the slot before are coming back until then: the next slot waits."""
     failure: str = ""
     moved: int = 0
-    """Connections that went over to their slots' next workers."""
+    """Connections that went over to other workers."""
     closed: int = 0
     """Those that could not, or were refused there."""
+    lost: int = 0
+    """Those that ended with their worker, which died before it was done. At most so many: others may have some of
+    them already, and not have said so."""
 
     def __str__(self) -> str:
         return f"{self.kind}, {self.total - len(self.todo)} of {self.total} slots" if self.total else str(self.kind)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import assert_never
 
 from stickygw.observability.words import counted
 from stickygw.supervision import events as to
-from stickygw.supervision.member import Member
+from stickygw.supervision.lifecycle import State
+from stickygw.supervision.member import Member, SlotRecord
 from stickygw.supervision.operation import Kind, Operation
 from stickygw.supervision.roster import Roster
-from stickygw.types import MAX_SLOTS, Slot
+from stickygw.supervision.spread import spread_for_rest
+from stickygw.types import MAX_SLOTS, Slot, WorkerId
 
 MAX_WAITING_COMMANDS = 8
 """Commands that may wait for the operation that is under way; more are refused."""
@@ -24,8 +26,9 @@ class Operations:
     """The operation under way, and the commands that wait for it.
 
     A replacement starts the slot's next worker, waits until it is ready and owns the slot, and goes on to the next slot
-    when the clients of the worker before it have had their time to come over. An operation is over when the last worker
-    that it retired is gone. Each of its waits ends with a deadline of a worker.
+    when the clients of the worker before it have had their time to come over. Slots are taken away one by one, the
+    last one first, each when the one before has given its connections to the others. An operation is over when the last
+    worker that it retired is gone. Each of its waits ends with a deadline of a worker.
     """
 
     def __init__(self, roster: Roster) -> None:
@@ -34,6 +37,10 @@ class Operations:
         self._commands: deque[to.Asked] = deque()
         self._recycle_not_before = 0.0
         self.current: Operation | None = None
+
+    def has_generation(self, generation: int) -> None:
+        """A worker runs code of this generation: the next one is newer."""
+        self._generation = max(self._generation, generation)
 
     def ask(self, asked: to.Asked) -> None:
         """Carry out a command now, or when those before it are over."""
@@ -86,10 +93,9 @@ class Operations:
         text = f"slot {member.slot}: generation {member.generation} is ready"
         if previous is not None:
             operation.leaving.add(previous.id)
-            spread = self._roster.spread(previous)
-            operation.not_before = self._roster.now + spread
+            operation.not_before = self._roster.now + previous.spread_seconds
             if previous.connections:
-                text += f"; {counted(previous.connections, 'connection')} to come over within {spread:.1f} s"
+                text += f"; {counted(previous.connections, 'connection')} to come over"
         self._progress(operation.ticket, text)
 
     def is_moved(self, member: Member, moved: to.WorkerMoved) -> None:
@@ -97,15 +103,23 @@ class Operations:
         operation = self.current
         if operation is None or member.id not in operation.leaving:
             return
-        operation.not_before = self._roster.now + self._roster.spread(member, moved.left)
+        if operation.giving == member.id:
+            operation.giving = None
+        total = moved.moved + moved.refused + moved.left + moved.lost
+        spread = spread_for_rest(member.spread_seconds, left=moved.left, total=total)
+        operation.not_before = self._roster.now + spread
         operation.moved += moved.moved
         operation.closed += moved.refused + moved.left
+        operation.lost += moved.lost
         text = f"slot {member.slot}: {counted(moved.moved, 'connection')} moved"
         if moved.refused:
             text += f", {moved.refused} refused by the new code and closed"
         if moved.left:
-            text += f", {moved.left} that cannot move to be closed"
-        self._progress(operation.ticket, text)
+            text += f", {moved.left} that cannot move to be closed over {spread:.1f} s"
+        if moved.lost:
+            text += f", at most {moved.lost} lost with the worker"
+        if total:
+            self._progress(operation.ticket, text)
 
     def is_gone(self, member: Member, why: str) -> None:
         """`member`'s process is gone."""
@@ -113,6 +127,8 @@ class Operations:
         if operation is None:
             return
         operation.leaving.discard(member.id)
+        if operation.giving == member.id:
+            operation.giving = None
         if operation.successor == member.id:
             self._give_up(operation, member, why)
 
@@ -131,14 +147,29 @@ class Operations:
             elif record.has_room:
                 operation.todo.popleft()
                 operation.successor = self._roster.launch(record, operation.generation or record.generation).id
+        while operation.removing and operation.giving is None:
+            record = self._roster.slots[operation.removing.popleft()]
+            self._leave(operation, record, self._roster.remove)
         if operation.successor is None and not operation.todo and not operation.leaving:
             self.current = None
             text = operation.failure or operation.when_done
-            if operation.moved or operation.closed:
+            if operation.moved or operation.closed or operation.lost:
                 text += f"; {counted(operation.moved, 'connection')} moved, {operation.closed} closed"
+            if operation.lost:
+                text += f", at most {operation.lost} lost"
             self._finish(
                 operation.ticket, text, is_well=not operation.failure, is_target_broken=bool(operation.failure)
             )
+
+    def _leave(self, operation: Operation, record: SlotRecord, leave: Callable[[SlotRecord], set[WorkerId]]) -> None:
+        """Have the slot's worker give its connections to the others."""
+        owner = record.owner
+        operation.leaving |= leave(record)
+        if owner is not None and owner.state is State.DRAINING:
+            operation.giving = owner.id
+            if owner.connections:
+                text = f"slot {record.slot}: {counted(owner.connections, 'connection')} to go to other slots"
+                self._progress(operation.ticket, text)
 
     def _give_up(self, operation: Operation, member: Member, why: str) -> None:
         """The slot's next worker did not become ready: nothing more is begun."""
@@ -147,10 +178,9 @@ class Operations:
         operation.todo.clear()
         operation.failure = f"slot {member.slot} got no new worker: {why}"
         if operation.kind is Kind.SCALE:
-            for slot in operation.added:
-                if slot in self._roster.slots:
-                    operation.leaving |= self._roster.remove(self._roster.slots[slot])
-            operation.failure += f"; the gateway has {counted(len(self._roster.wanted), 'slot')} as before"
+            operation.removing.extend(reversed(operation.added))
+            before = len(self._roster.wanted) - len(operation.added)
+            operation.failure += f"; the gateway has {counted(before, 'slot')} as before"
         elif self._roster.slots[member.slot].owner is not None:
             operation.failure += "; the one before it serves on"
         if operation.kind is Kind.RELOAD:
@@ -196,8 +226,7 @@ class Operations:
         operation = self.current = Operation(ticket, Kind.SCALE, None, deque(added), len(added), done, added=added)
         for slot in added:
             roster.add(slot)
-        for record in roster.wanted[slots:]:
-            operation.leaving |= roster.remove(record)
+        operation.removing.extend(record.slot for record in reversed(roster.wanted[slots:]))
 
     def _begin_drain(self, ticket: int, slot: Slot) -> None:
         record = self._roster.slots.get(slot)
@@ -207,10 +236,8 @@ class Operations:
         if not any(other.owner is not None and other is not record for other in self._roster.wanted):
             self._finish(ticket, f"slot {slot} is the last one that serves", is_well=False)
             return
-        record.is_drained, record.restart_at = True, None
-        self._roster.actions.append(to.SetDrained(slot, True))
         operation = self.current = Operation(ticket, Kind.DRAIN, None, deque(), 0, f"slot {slot} is drained")
-        operation.leaving |= self._roster.retire_all(record)
+        self._leave(operation, record, self._roster.drain)
 
     def _begin_restart(self, ticket: int, slot: Slot) -> None:
         record = self._roster.slots.get(slot)

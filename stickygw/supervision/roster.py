@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
 from stickygw.supervision import events as to
 from stickygw.supervision.lifecycle import TRANSITIONS, Order, Sign, State
 from stickygw.supervision.member import Member, SlotRecord
+from stickygw.supervision.spread import spread_for
 from stickygw.types import Slot, WorkerId
-
-CLIENTS_PER_SECOND = 500
-"""So many clients are sent away in a second, unless a spread is set: they all come back with a handshake."""
 
 ENDING_SECONDS = 1.0
 """A worker that is ending has so long after each order, and after its link is closed; then it is killed."""
@@ -55,6 +53,10 @@ class Roster:
         self.actions: list[to.Action] = []
         self._ids = count(1)
 
+    def new_id(self) -> WorkerId:
+        """The next worker's."""
+        return WorkerId(next(self._ids))
+
     @property
     def wanted(self) -> list[SlotRecord]:
         """The slots there are to be, in order."""
@@ -74,15 +76,29 @@ class Roster:
     def launch(self, record: SlotRecord, generation: int) -> Member:
         """Start another worker in a slot that has room."""
         deadline = self.now + self.limits.start_timeout
-        member = Member(WorkerId(next(self._ids)), record.slot, generation, State.STARTING, self.now, deadline)
+        member = Member(self.new_id(), record.slot, generation, State.STARTING, self.now, deadline)
         self.members[member.id] = member
         record.members.append(member)
         record.restart_at = None
         self.actions.append(to.Launch(member.id, member.slot, generation))
         return member
 
-    def apply(self, member: Member, sign: Sign, *, successor: Member | None = None) -> bool:
-        """Go where the table says. Whether it says anything. `successor` takes what a retired one can give away."""
+    def adopt(self, found: to.Found) -> Member:
+        """Have a worker that ran before we did. It may be the third one in its slot."""
+        record = self.slots.get(found.slot)
+        if record is None:
+            record = self.slots[found.slot] = SlotRecord(found.slot, found.generation, is_wanted=False, is_open=False)
+        member = Member(found.worker, found.slot, found.generation, State.STARTING, self.now, None)
+        member.heard_at = self.now
+        if found.is_draining:
+            member.state, member.is_retired, member.ready_at = State.DRAINING, True, self.now
+            member.deadline = self._deadline(member, Sign.IS_RETIRED, None)
+        self.members[member.id] = member
+        record.members.append(member)
+        return member
+
+    def apply(self, member: Member, sign: Sign, *, successors: Iterable[Member] = ()) -> bool:
+        """Go where the table says. Whether it says anything. `successors` take what a retired one can give away."""
         found = TRANSITIONS.get((member.state, sign))
         if found is None:
             return False
@@ -93,7 +109,7 @@ class Roster:
         member.is_retired |= sign is Sign.IS_RETIRED
         member.deadline = self._deadline(member, sign, order)
         if order is not None:
-            self._order(member, order, successor)
+            self._order(member, order, successors)
         return True
 
     def own(self, member: Member) -> Member | None:
@@ -101,14 +117,14 @@ class Roster:
         record = self.slots[member.slot]
         member.ready_at = member.heard_at = self.now
         self._set_expiry(member)
-        previous, record.owner = record.owner, member
-        record.generation = member.generation
+        previous = record.owner
+        if previous is not None:  # first: that connections come to it, it is told before new ones do
+            self.apply(previous, Sign.IS_RETIRED, successors=(member,))
+        record.owner, record.generation = member, member.generation
         if not record.is_open:
             record.is_open = True
             self.actions.append(to.OpenSlot(record.slot))
         self.actions.append(to.GiveSlot(member.id, record.slot))
-        if previous is not None:
-            self.apply(previous, Sign.IS_RETIRED, successor=member)
         return previous
 
     def forget(self, member: Member) -> None:
@@ -124,27 +140,29 @@ class Roster:
         """Have one more slot. Clients cannot belong to it before its first worker is ready."""
         self.slots[slot] = SlotRecord(slot, self.generation, is_open=False)
 
-    def retire_all(self, record: SlotRecord) -> set[WorkerId]:
-        """Retire every worker in the slot. Those that must end."""
-        for member in record.members:
-            self.apply(member, Sign.IS_RETIRED)
-        return {member.id for member in record.members}
+    def drain(self, record: SlotRecord) -> set[WorkerId]:
+        """Have the slot, but nobody in it. The workers that must end."""
+        record.is_drained, record.restart_at = True, None
+        leaving = self._retire_all(record)
+        self.actions.append(to.SetDrained(record.slot, True))
+        return leaving
 
     def remove(self, record: SlotRecord) -> set[WorkerId]:
         """Have the slot no more. The workers that must end."""
         record.is_wanted, record.restart_at = False, None
+        leaving = self._retire_all(record)
         if record.is_open:
             self.actions.append(to.CloseSlot(record.slot))
         if not record.members:
             del self.slots[record.slot]
-        return self.retire_all(record)
+        return leaving
 
-    def spread(self, member: Member, connections: int | None = None) -> float:
-        """Over how many seconds its connections are sent away; `connections`: if these are all that are left."""
-        spread = self.limits.drain_spread
-        if spread is None or connections == 0:
-            spread = (member.connections if connections is None else connections) / CLIENTS_PER_SECOND
-        return min(spread, self.limits.drain_timeout)
+    def _retire_all(self, record: SlotRecord) -> set[WorkerId]:
+        """Retire every worker in the slot, whose connections go to the slots in service. Those that must end."""
+        heirs = [other.owner for other in self.wanted if not other.is_drained and other.owner is not None]
+        for member in record.members:
+            self.apply(member, Sign.IS_RETIRED, successors=heirs)
+        return {member.id for member in record.members}
 
     def _deadline(self, member: Member, sign: Sign, order: Order | None) -> float | None:
         match member.state:
@@ -162,10 +180,14 @@ class Roster:
             case _:
                 return None
 
-    def _order(self, member: Member, order: Order, successor: Member | None) -> None:
+    def _order(self, member: Member, order: Order, successors: Iterable[Member]) -> None:
         grace = spread = 0.0
         if order is Order.DRAIN:
-            grace, spread = self.limits.drain_timeout, self.spread(member)
+            limits = self.limits
+            grace = limits.drain_timeout
+            spread = member.spread_seconds = spread_for(
+                member.connections, drain_spread=limits.drain_spread, drain_timeout=limits.drain_timeout
+            )
         elif order is Order.STOP and self.stop is not None:
             grace, spread = self.stop.grace_seconds, self.stop.spread_seconds
         elif order in (Order.ABORT, Order.KILL):
@@ -173,7 +195,8 @@ class Roster:
         if order is Order.KILL:
             self.was_forced |= self.stop is not None
             self.note(f"worker killed slot={member.slot}: it did not end when it was asked to", is_error=True)
-        self.actions.append(to.Do(member.id, order, grace, spread, None if successor is None else successor.id))
+        heirs = tuple((heir.slot, heir.id) for heir in successors) if order is Order.DRAIN else ()
+        self.actions.append(to.Do(member.id, order, grace, spread, heirs))
 
     def _set_expiry(self, member: Member) -> None:
         share = 1.0 - EXPIRY_JITTER * self.random()

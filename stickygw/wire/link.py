@@ -1,21 +1,25 @@
-"""The messages of a link, the Unix socket between the primary and one worker, and their bytes.
+"""The messages of a link, the Unix socket between the primary and one worker. Their bytes are `link_codec`'s.
 
-A message is a msgpack array ``[tag, field, …]`` in one datagram (SOCK_SEQPACKET), at most `MAX_MESSAGE_BYTES` long.
-An `Offer` carries the connection's file descriptor beside its bytes.
+What a message means it means for good: a primary of a later version adopts the workers of this one.
 
 =============  =================  ======================================================================================
 message        direction          meaning
 =============  =================  ======================================================================================
 `Configure`    primary → worker   the first message: who the worker is and what it runs
 `Offer` + fd   primary → worker   a connection whose head is complete and unread
-`MoveIn` + fd  primary → worker   connections of the slot's worker before come over this move link
-`Drain` (+ fd) primary → worker   another has the slot: take no more, move what can move over this move link, close the
-                                  rest with 1012, end
+`MoveIn` + fd  primary → worker   connections of another worker come over this move link; before any offer that belongs
+                                  with them
+`MoveOut` + fd primary → worker   a worker that takes connections over this move link: one of these for each, before the
+                                  `Drain`
+`Drain`        primary → worker   the slot is another's, or nobody's: take no more, move what can move over the links,
+                                  close the rest with 1012, end
 `Stop`         primary → worker   the gateway stops: take no more, close what is open with 1001, end
 `Resize`       primary → worker   how many slots there are now
 `Deliver`      primary → worker   what another worker, or a command, tells or asks this one
 `Answered`     primary → worker   the answer to this worker's own question
 `Learnt`       primary → worker   the ids of a `Learn` lead to its slot from now on
+`Hold` + fd    both               a listening socket: the worker keeps it open while no primary lives, and gives it to
+                                  the next one
 `Ready`        worker → primary   the application has started; connections may come
 `Failed`       worker → primary   the application cannot start; why
 `Heartbeat`    worker → primary   the event loop turns; how the worker is
@@ -28,21 +32,19 @@ message        direction          meaning
 `Learn`        worker → primary   the application has minted these ids; they are to lead here
 `Tell`         worker → primary   a message for other workers
 `Answer`       worker → primary   the answer to a question that was delivered
+`Exits`        worker → primary   the last message: with which status the process ends
+`Holdings`     worker → primary   to a new primary: connections and minted ids that the worker has
+`Orphan`       worker → primary   to a new primary, when it has been told all: who the worker is
 =============  =================  ======================================================================================
 """
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, get_args
-
-import msgpack
+from typing import Any
 
 from stickygw.types import GatewayId, HandOverId, SessionId, Slot
-
-MAX_MESSAGE_BYTES = 128 * 1024
-"""Below the largest datagram that Linux's default buffers take, 212,960 bytes (measured)."""
 
 
 class DeclineReason(StrEnum):
@@ -97,15 +99,24 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class MoveIn:
-    """See the module's table and `stickygw.wire.move`."""
+    """See the module's table and `stickygw.wire.move`. `slot` is theirs: maybe this worker's own, which it has now."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOut:
+    """See the module's table. `slot` is the one that they go to: this worker's own, or one of those in service."""
+
+    slot: Slot
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
     """Another worker has the slot, or nobody: end within `grace_seconds`. A `Stop` may still come after it.
 
-    With a move link beside it, connections that can move go to the slot's next worker. The others, or all of them, are
-    closed with 1012, one after the other over `spread_seconds` if they are all.
+    Connections that can move go over the links of the `MoveOut` before. The others are closed with 1012, one after the
+    other: over `spread_seconds` if they are all, else over their share of it (`supervision.spread`).
     """
 
     grace_seconds: float
@@ -146,6 +157,13 @@ class Learnt:
     """The keys of the `Learn` with `ticket` are in the table: the answer that names them may leave."""
 
     ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A listening socket, that of the `number`-th address of the setting `bind`."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,67 +273,66 @@ class Came:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """So many connections have another worker; so many were closed since that one refused them; so many are left, to be
-    closed one after the other."""
+    """The answer to a `Drain`. So many WebSockets have another worker; so many were closed since that one refused them;
+    so many are left, to be closed one after the other."""
 
     moved: int
     refused: int
     left: int
 
 
-ToWorker = Configure | Offer | MoveIn | Drain | Stop | Resize | Deliver | Answered | Learnt
-ToPrimary = Ready | Failed | Heartbeat | Blocked | Taken | Declined | Ended | Came | Moved | Tell | Answer | Learn
+@dataclass(frozen=True, slots=True)
+class Exits:
+    """The process is about to end with `status`: for a primary that is not its parent."""
+
+    status: int
+
+
+MAX_HOLDINGS = 200
+"""Connections, or ids, in one `Holdings`: with keys of 640 bytes it stays below a link message's bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """`connections` that the worker has, each with its affinity key or None, and `learnt` keys of ids that it has
+    minted."""
+
+    connections: list[tuple[HandOverId, bytes | None]] = field(repr=False)
+    learnt: list[bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """The worker serves, and its primary is gone.
+
+    `workers` is how many slots there were; `target` and `settings` are those of its `Configure`; `is_draining`: it
+    lets its connections go.
+    """
+
+    slot: Slot
+    generation: int
+    workers: int
+    target: str
+    settings: dict[str, Any] = field(repr=False)
+    is_draining: bool
+
+
+ToWorker = Configure | Offer | MoveIn | MoveOut | Drain | Stop | Resize | Deliver | Answered | Learnt | Hold
+ToPrimary = (
+    Ready
+    | Failed
+    | Heartbeat
+    | Blocked
+    | Taken
+    | Declined
+    | Ended
+    | Came
+    | Moved
+    | Tell
+    | Answer
+    | Learn
+    | Exits
+    | Holdings
+    | Orphan
+)
 Message = ToWorker | ToPrimary
-
-_TYPES: tuple[type[Message], ...] = (*get_args(ToWorker), *get_args(ToPrimary))
-_TAGS = {kind: tag for tag, kind in enumerate(_TYPES)}
-_FIELD_COUNTS = tuple(len(fields(kind)) for kind in _TYPES)
-
-
-class LinkError(ValueError):
-    """Bytes on a link that are no message: the other side is of another version, or broken."""
-
-
-def encode(message: Message) -> bytes:
-    """The bytes of a message. Raises `LinkError` when it would be longer than `MAX_MESSAGE_BYTES`."""
-    if isinstance(message, Offer):  # the hot one: no reflection
-        body: tuple[Any, ...] = (
-            _TAGS[Offer],
-            message.id,
-            message.session,
-            message.issued,
-            message.cookie_slot,
-            message.host,
-            message.port,
-            message.is_secure,
-            message.reason,
-            message.key,
-        )
-    elif isinstance(message, Taken | Ended | Came):
-        body = (_TAGS[type(message)], message.ids)
-    else:
-        body = (_TAGS[type(message)], *astuple(message))
-    data: bytes = msgpack.packb(body)
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise LinkError(f"a {type(message).__name__} of {len(data)} bytes, at most {MAX_MESSAGE_BYTES} fit a link")
-    return data
-
-
-def decode(data: bytes) -> Message:
-    """The message in `data`. Raises `LinkError` for anything that `encode` does not make."""
-    try:
-        body = msgpack.unpackb(data, strict_map_key=False)  # a report's maps may have numbers as keys
-        if type(body) is not list or type(body[0]) is not int or body[0] < 0:
-            raise LinkError(f"{len(data)} bytes that are no link message")
-        kind = _TYPES[body[0]]
-        arguments = body[1:]
-        if len(arguments) != _FIELD_COUNTS[body[0]]:
-            raise LinkError(f"a {kind.__name__} with {len(arguments)} fields")
-        if kind is Declined:
-            return Declined(arguments[0], DeclineReason(arguments[1]))
-        message: Message = kind(*arguments)
-    except LinkError:
-        raise
-    except (ValueError, TypeError, IndexError, KeyError, msgpack.UnpackException) as error:
-        raise LinkError(f"{len(data)} bytes that are no link message: {error}") from error
-    return message

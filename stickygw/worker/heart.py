@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from stickygw.apps.native.runtime import Runtime
-from stickygw.ipc.link import Link
+from stickygw.ipc.lasting_link import LastingLink
 from stickygw.observability.counters import Counters
 from stickygw.observability.memory import resident_bytes
 from stickygw.wire.link import HEARTBEAT_SECONDS, MAX_COUNTED, Heartbeat
@@ -46,7 +46,7 @@ class Pulse:
 class Heart:
     """Beats from `start` to `stop`. A beat that does not fit the link is left out: the next one says it all anyway."""
 
-    def __init__(self, link: Link, runtime: Runtime, intake: Intake) -> None:
+    def __init__(self, link: LastingLink, runtime: Runtime, intake: Intake) -> None:
         self._link = link
         self._runtime = runtime
         self._intake = intake

@@ -11,7 +11,7 @@ from functools import partial
 from stickygw.apps.native.endpoint import Arrival, Endpoint
 from stickygw.apps.native.runtime import Runtime
 from stickygw.connections.transport import SocketTransport
-from stickygw.ipc.link import Link
+from stickygw.ipc.lasting_link import LastingLink
 from stickygw.routing.request_head import Head, examine
 from stickygw.types import HandOverId
 from stickygw.wire.link import Came, Declined, DeclineReason, Ended, Message, Offer, Taken
@@ -28,13 +28,12 @@ class Intake:
     A connection counts as taken once its head was read here: until then the primary may give it to another worker.
     """
 
-    def __init__(self, link: Link, runtime: Runtime) -> None:
+    def __init__(self, link: LastingLink, runtime: Runtime) -> None:
         self._link = link
         self._runtime = runtime
         self._endpoint = Endpoint(runtime)
         self._max_connections = runtime.settings.max_connections
-        self.open_connections = 0
-        """Those that were taken and are not over."""
+        self._open: dict[HandOverId, bytes | None] = {}  # those that were taken and are not over, each with its key
         self.served = 0
         """Those that were taken so far."""
         self._is_stopping = False
@@ -43,6 +42,18 @@ class Intake:
         self._ended: list[HandOverId] = []
         self._declined: list[Declined] = []
         self._is_scheduled = False
+
+    @property
+    def open_connections(self) -> int:
+        """Those that were taken and are not over."""
+        return len(self._open)
+
+    def holdings(self) -> list[tuple[HandOverId, bytes | None]]:
+        """For a new primary: the connections that are open, each with its affinity key. What happens to them from now
+        on is reported when the link is to that one."""
+        for reports in (self._came, self._taken, self._declined, self._ended):
+            reports.clear()  # they were for the one before
+        return list(self._open.items())
 
     def stop(self) -> None:
         """Take nothing more: offers are declined, and the primary routes them again."""
@@ -53,7 +64,7 @@ class Intake:
         if fd < 0:
             self._decline(offer, DeclineReason.NO_DESCRIPTOR)
             return
-        if self._is_stopping or self.open_connections >= self._max_connections:
+        if self._is_stopping or len(self._open) >= self._max_connections:
             os.close(fd)
             self._decline(offer, DeclineReason.STOPPING if self._is_stopping else DeclineReason.FULL)
             return
@@ -71,25 +82,25 @@ class Intake:
             transport.abort()
             self._ended.append(offer.id)
             return
-        self.open_connections += 1
+        self._open[offer.id] = offer.key
         arrival = Arrival(offer, head, data[head.size :], transport, partial(self._connection_ended, offer.id))
         self._runtime.spawn(self._endpoint.serve(arrival))
 
     def came(self, offer: Offer) -> Callable[[], None] | None:
         """A connection comes from another worker, which was offered it. What to call at its end; None: no room."""
-        if self._is_stopping or self.open_connections >= self._max_connections:
+        if self._is_stopping or len(self._open) >= self._max_connections:
             return None
-        self.open_connections += 1
+        self._open[offer.id] = offer.key
         self._came.append(offer.id)
         self._schedule()
         return partial(self._connection_ended, offer.id)
 
-    def gave_away(self) -> None:
+    def gave_away(self, id: HandOverId) -> None:
         """Another worker has one of ours, and tells the primary itself."""
-        self.open_connections -= 1
+        del self._open[id]
 
     def _connection_ended(self, id: HandOverId) -> None:
-        self.open_connections -= 1
+        del self._open[id]
         self._ended.append(id)
         self._schedule()
 

@@ -1,7 +1,7 @@
 """Wires a worker: link, application, store, bridge. Start reading here.
 
 A worker waits for its `Configure`, starts the application, says `Ready`, and serves what it is offered until it is told
-to stop, or its primary is gone and its last connection over.
+to stop. If its primary dies it serves on, and looks for the next one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,32 +22,42 @@ import uvloop
 
 from stickygw.apps.loader import load_target
 from stickygw.apps.native.coming import Coming
-from stickygw.apps.native.leaving import Leaving
+from stickygw.apps.native.leaving import Outcome
+from stickygw.apps.native.moving_out import MovingOut
 from stickygw.apps.native.runtime import Identity, Runtime
+from stickygw.config.places import WORKERS_SOCKET
 from stickygw.config.settings import Settings
 from stickygw.connections.sending import CLOSE_SECONDS
 from stickygw.errors import ExitCode, OperatorError
+from stickygw.ipc.lasting_link import LastingLink
 from stickygw.ipc.link import Link
 from stickygw.observability.counters import Counters
 from stickygw.observability.logs import restore_own_logs, set_up_logs
 from stickygw.routing.cookie import CookieKeys
+from stickygw.supervision.spread import spread_for_rest
+from stickygw.types import Slot
 from stickygw.wire.link import (
     Answered,
     Configure,
     Deliver,
     Drain,
+    Exits,
     Failed,
+    Hold,
     Learnt,
     Message,
     Moved,
     MoveIn,
+    MoveOut,
     Offer,
+    Orphan,
     Ready,
     Resize,
     Stop,
 )
 from stickygw.worker.heart import Heart
 from stickygw.worker.intake import Intake
+from stickygw.worker.reunion import NextPrimary, find_primary, report
 from stickygw.worker.stores import Stores
 
 log = logging.getLogger("stickygw.worker")
@@ -59,9 +70,6 @@ on a busy machine a process takes a while to end."""
 
 LEAST_MARGIN_SECONDS = 0.2
 MOST_MARGIN_SECONDS = 1.0
-
-CLIENTS_PER_SECOND = 500
-"""So many of the clients that cannot move are sent away in a second: they come back with a handshake."""
 
 COME_BACK_SECONDS = 1.0
 """Over how long a client that a drain closes is asked to spread its return; the drain itself spreads them all."""
@@ -88,15 +96,24 @@ class Worker:
         self._runtime: Runtime | None = None
         self._configured: asyncio.Future[Configure] = self._loop.create_future()
         self._drain: asyncio.Future[Drain] = self._loop.create_future()
-        self._move_link: socket.socket | None = None  # to the slot's next worker
+        self._move_links: dict[Slot, socket.socket] = {}  # to the workers that take over
         self._coming: set[Coming] = set()
         self._stop: asyncio.Future[Stop] = self._loop.create_future()
         self._resized: int | None = None
+        self._listeners: list[socket.socket] = []
+        """Copies, so that clients can connect while no primary lives: they wait in the kernel's queue."""
         self._orphaned = asyncio.Event()
-        self._link = Link(link, on_message=self._received, on_closed=self._link_closed)
+        """The primary is gone, and the application has not started."""
+        self._reuniting: asyncio.Task[None] | None = None
+        self._link = LastingLink(link, on_message=self._received, on_closed=self._link_closed)
 
     async def serve(self) -> ExitCode:
         """Everything, in order."""
+        code = await self._serve()
+        self._link.send(Exits(code))
+        return code
+
+    async def _serve(self) -> ExitCode:
         orphaned = asyncio.ensure_future(self._orphaned.wait())
         await _first_of(self._configured, orphaned)
         if not self._configured.done():
@@ -131,11 +148,10 @@ class Worker:
                 self._say_ready()
                 at_end.callback(heart.stop)
                 heart.start()
-                log.debug("ready: slot %d, generation %d, pid %d", configure.slot, configure.generation, os.getpid())
-                await _first_of(self._drain, self._stop, orphaned)
-                if not self._drain.done() and not self._stop.done():
-                    await self._serve_orphaned(runtime, settings.worker_orphan_timeout)
                 orphaned.cancel()
+                at_end.callback(self._look_no_more)
+                log.debug("ready: slot %d, generation %d, pid %d", configure.slot, configure.generation, os.getpid())
+                await _first_of(self._drain, self._stop)
                 return await self._end(runtime)
 
     async def _start(self, configure: Configure, settings: Settings, stores: Stores) -> Runtime:
@@ -192,13 +208,15 @@ class Worker:
                 self._runtime.registrar.received(message)
             case Configure() if not self._configured.done():
                 self._configured.set_result(message)
+            case Hold() if fd >= 0:
+                self._listeners.append(socket.socket(fileno=fd))
             case Resize():
                 self._resize(message.workers)
-            case MoveIn() if fd >= 0 and self._runtime is not None and self._intake is not None:
-                self._take_over(self._runtime, self._intake, socket.socket(fileno=fd))
+            case MoveIn(slot) if fd >= 0 and self._runtime is not None and self._intake is not None:
+                self._take_over(self._runtime, self._intake, socket.socket(fileno=fd), slot)
+            case MoveOut(slot) if fd >= 0 and slot not in self._move_links and not self._drain.done():
+                self._move_links[slot] = socket.socket(fileno=fd)
             case Drain():
-                if fd >= 0:
-                    self._move_link = socket.socket(fileno=fd)
                 self._ask_to_end(self._drain, message)
             case Stop():
                 self._ask_to_end(self._stop, message)
@@ -211,28 +229,48 @@ class Worker:
         if self._runtime is not None:
             self._runtime.tells.disconnect()
             self._runtime.registrar.disconnect()
-        self._orphaned.set()
+        if self._intake is None:
+            self._orphaned.set()
+        elif not self._stop.done():
+            self._reuniting = asyncio.ensure_future(self._serve_orphaned(self._intake))
 
-    def _take_over(self, runtime: Runtime, intake: Intake, link: socket.socket) -> None:
-        self._coming.add(Coming(runtime, link, admit=intake.came, on_over=self._coming.discard))
+    def _take_over(self, runtime: Runtime, intake: Intake, link: socket.socket, slot: Slot) -> None:
+        self._coming.add(
+            Coming(
+                runtime,
+                link,
+                admit=intake.came,
+                on_over=self._coming.discard,
+                is_same_slot=slot == runtime.identity.slot,
+            )
+        )
 
-    async def _move(self, runtime: Runtime, intake: Intake, link: socket.socket, within_seconds: float) -> int:
-        """Give away what can move; how many connections are left."""
-        leaving = Leaving(
+    async def _move(self, runtime: Runtime, intake: Intake, drain: Drain) -> Outcome:
+        """Give away what can move, unless the gateway stops meanwhile, and tell the primary."""
+        within_seconds = drain.grace_seconds / 2
+        moving = MovingOut(
             runtime,
-            link,
+            self._move_links,
             grace_seconds=min(within_seconds, runtime.settings.move_grace),
             within_seconds=within_seconds,
             on_moved=intake.gave_away,
         )
-        outcome = await leaving.run()
+        running = asyncio.ensure_future(moving.run())
+        await _first_of(running, self._stop)
+        if not running.done():
+            running.cancel()
+        elif (error := running.exception()) is not None:
+            log.error("the move failed; the connections that are left are closed", exc_info=error)
+        outcome = moving.outcome
         log.debug("moved %d connections, %d were refused, %d left", outcome.moved, outcome.refused, outcome.left)
         self._link.send(Moved(outcome.moved, outcome.refused, outcome.left))
-        return outcome.left
+        return outcome
 
     def _ask_to_end(self, asked: asyncio.Future[Order], order: Order) -> None:
         if self._intake is not None:
             self._intake.stop()  # now: an offer may lie right behind the order
+        while self._listeners:
+            self._listeners.pop().close()
         if not asked.done():
             asked.set_result(order)
 
@@ -241,13 +279,53 @@ class Worker:
         if self._runtime is not None:
             self._runtime.resize(workers)
 
-    async def _serve_orphaned(self, runtime: Runtime, timeout: float) -> None:
-        """The primary is gone: connections that were handed over live on until the last one ends, or `timeout`."""
-        log.warning("the primary is gone; serving %d connections for at most %g s", len(runtime.connections), timeout)
-        idle = asyncio.ensure_future(runtime.wait_idle())
-        await _first_of(self._stop, idle, timeout=timeout)
-        idle.cancel()
-        self._ask_to_end(self._stop, Stop(CLOSE_SECONDS * 2, 0.0))
+    async def _serve_orphaned(self, intake: Intake) -> None:
+        """The primary is gone: serve on until there is the next one, or `worker_orphan_timeout` is over."""
+        assert self._runtime is not None
+        seconds = self._runtime.settings.worker_orphan_timeout
+        log.warning("the primary is gone; serving %d connections until another comes", intake.open_connections)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._reunite(self._runtime, intake)
+        except TimeoutError:
+            log.error("no primary has come in %g s (worker_orphan_timeout): ending", seconds)
+            self._ask_to_end(self._stop, Stop(CLOSE_SECONDS * 2, 0.0))
+        except OSError:
+            log.exception("no other primary can be looked for: ending")
+            self._ask_to_end(self._stop, Stop(CLOSE_SECONDS * 2, 0.0))
+
+    async def _reunite(self, runtime: Runtime, intake: Intake) -> None:
+        assert runtime.settings.runtime_dir is not None, "the primary has completed the settings"
+        while True:
+            sock = await find_primary(runtime.settings.runtime_dir / WORKERS_SOCKET)
+            primary = NextPrimary(sock, on_message=self._received, on_closed=self._link_closed)
+            if await primary.told(partial(self._report, runtime, intake)):
+                break
+        self._link.attach(primary.link)
+        runtime.tells.connect(self._link)
+        runtime.registrar.connect(self._link)
+        log.info("another primary has come")
+
+    async def _report(self, runtime: Runtime, intake: Intake, link: Link) -> None:
+        configure = self._configured.result()
+        await report(
+            link,
+            listeners=self._listeners,
+            connections=intake.holdings(),
+            learnt=runtime.registrar.learnt(),
+            orphan=Orphan(
+                configure.slot,
+                configure.generation,
+                runtime.identity.workers,
+                configure.target,
+                configure.settings,
+                is_draining=self._drain.done(),
+            ),
+        )
+
+    def _look_no_more(self) -> None:
+        if self._reuniting is not None:
+            self._reuniting.cancel()
 
     async def _end(self, runtime: Runtime) -> ExitCode:
         """Drain, or stop, or drain until a stop comes. What is left when the time is up is cut."""
@@ -259,16 +337,10 @@ class Worker:
             if self._drain.done():
                 drain = self._drain.result()
                 deadline = self._loop.time() + _without_margin(drain.grace_seconds)
-                spread_seconds = drain.spread_seconds
                 runtime.retire()
-                if self._move_link is not None:
-                    moving = asyncio.ensure_future(
-                        self._move(runtime, self._intake, self._move_link, drain.grace_seconds / 2)
-                    )
-                    await _first_of(moving, self._stop)
-                    if moving.done() and runtime.connections:
-                        spread_seconds = min(spread_seconds, moving.result() / CLIENTS_PER_SECOND)
-                    moving.cancel()
+                outcome = await self._move(runtime, self._intake, drain)
+                total = outcome.moved + outcome.refused + outcome.left
+                spread_seconds = spread_for_rest(drain.spread_seconds, left=outcome.left, total=total)
                 self._begin_drain(runtime, deadline - self._loop.time(), spread_seconds)
                 await _first_of(ending, self._stop, timeout=deadline - self._loop.time())
             if self._stop.done():

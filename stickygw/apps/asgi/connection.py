@@ -54,6 +54,16 @@ class AsgiConnection(ABC):
     linger_seconds: ClassVar[float]
     """How long after our last byte the client may take to close."""
 
+    @property
+    def is_websocket(self) -> bool:
+        """Whether it is one, not a plain HTTP connection."""
+        return False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended: it is forgotten when it has."""
+        return True
+
     def __init__(
         self,
         host: AsgiHost,

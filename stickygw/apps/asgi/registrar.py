@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
 from stickygw.observability.counters import Counters
 from stickygw.observability.drops import Drops
+from stickygw.routing.table import DEFAULT_LIMIT, LEARNT_SECONDS
 from stickygw.wire.link import Learn, Learnt
 
 log = logging.getLogger("stickygw.app")
@@ -37,6 +39,7 @@ class Registrar:
         self._link: LinkFace | None = None
         self._tickets = itertools.count(1)
         self._asked: dict[int, asyncio.Event] = {}
+        self._known: OrderedDict[bytes, float] = OrderedDict()  # keys, and when each was registered
         self._writable: asyncio.Event | None = None
         """Set, and forgotten, when the link takes messages again; None: nobody waits for that."""
 
@@ -50,6 +53,10 @@ class Registrar:
         for known in self._asked.values():
             known.set()
         self._tell_writable()
+
+    def learnt(self) -> list[bytes]:
+        """For a new primary: the keys that lead here, as far as it is not too long ago."""
+        return list(self._known)
 
     def received(self, message: Learnt) -> None:
         """What came on the link."""
@@ -72,10 +79,20 @@ class Registrar:
                 while self._link is not None and not self._link.send(message):
                     await self._wait_writable()
                 await known.wait()
+            self._remember(keys)
         except TimeoutError:
             self._drops.add("late", f"an answer left before the primary knew its id: no word for {self._seconds:g} s")
         finally:
             del self._asked[message.ticket]
+
+    def _remember(self, keys: list[bytes]) -> None:
+        """As long as the primary's table does, and as many."""
+        now = asyncio.get_running_loop().time()
+        for key in keys:
+            self._known[key] = now
+            self._known.move_to_end(key)
+        while len(self._known) > DEFAULT_LIMIT or (next(iter(self._known.values())) < now - LEARNT_SECONDS):
+            self._known.popitem(last=False)
 
     async def _wait_writable(self) -> None:
         assert self._link is not None

@@ -60,6 +60,11 @@ class WebSocketConnection(AsgiConnection):
         self._shut: tuple[int, str, float] | None = None
         """How it is to be closed as soon as it has opened."""
 
+    @property
+    def is_websocket(self) -> bool:
+        """It is."""
+        return True
+
     def begin(self) -> None:
         protocol = self._protocol
         protocol.connection_made(self._transport)

@@ -1,4 +1,4 @@
-"""Takes the connections of the slot's worker before: `Coming`. docs/explanation/live-move.md tells the whole."""
+"""Takes the connections of another worker: `Coming`. docs/explanation/live-move.md tells the whole."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ MAX_STATE_BYTES = 64 * 1024 * 1024
 class Coming:
     """One move, at the new worker, from its beginning to the other one's end of it.
 
-    `admit(offer)` says whether there is room for another connection, and gives what is to be called at its end;
-    `on_over` is called once.
+    `is_same_slot`: the other worker had this one's slot. `admit(offer)` says whether there is room for another
+    connection, and gives what is to be called at its end; `on_over` is called once.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Coming:
         *,
         admit: Callable[[Offer], Callable[[], None] | None],
         on_over: Callable[[Coming], None],
+        is_same_slot: bool,
     ) -> None:
         self._runtime = runtime
         self._admit = admit
@@ -73,7 +74,7 @@ class Coming:
             send_copy=self._send_copy,
             send_listening=lambda number, addresses: self._link.send(Listening(number, addresses)),
             on_gap=runtime.gaps.add,
-            is_same_slot=True,
+            is_same_slot=is_same_slot,
         )
         runtime.sessions.expect()
         runtime.spawn(self._settle())

@@ -26,6 +26,7 @@ from stickygw.wire.prepared import Batch
 
 if TYPE_CHECKING:
     from stickygw.apps.native.ending import Ending
+    from stickygw.wire.link import Offer
 
 BUSY_SECONDS = 1.0
 """One that is sent away is closed after so long, even if its handler is still at work."""
@@ -90,6 +91,16 @@ class Connection:
         if self._left_rooms is not None:
             return self._left_rooms
         return frozenset(filter(is_room, self._runtime.hub.rooms_of(self)))
+
+    @property
+    def offer(self) -> Offer:
+        """How it was handed over, by the first worker that had it."""
+        return self._ending.offer
+
+    @property
+    def is_websocket(self) -> bool:
+        """It is: see `Served`."""
+        return True
 
     @property
     def is_open(self) -> bool:

@@ -1,4 +1,4 @@
-"""Gives this worker's connections to the slot's next one: `Leaving`. docs/explanation/live-move.md tells the whole."""
+"""Gives this worker's connections to another one: `Leaving`. docs/explanation/live-move.md tells the whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -59,9 +59,20 @@ class Outcome:
     left: int = 0
 
 
+async def wait_published(runtime: Runtime) -> None:
+    """What was published before is answered by the store, or lost: or else the store is slow, and not waited for."""
+    try:
+        async with asyncio.timeout(SENT_SECONDS):
+            await runtime.bridge.wait_sent()
+    except TimeoutError:
+        log.warning("move: the store does not answer; connections move without waiting for it")
+
+
 class Leaving:
     """One move, at the old worker. `on_moved` is called for each connection that the other one has adopted.
 
+    Those move that `belongs` is true of. `is_same_slot`: the other worker has this one's slot. `wait_for_others` is
+    awaited when all have gone, before the link ends: what is published here goes over it until then.
     `grace_seconds`: how long a connection whose handler is at work is waited for; `within_seconds`: how long the whole
     move may take, but for the last answers.
     """
@@ -73,15 +84,21 @@ class Leaving:
         *,
         grace_seconds: float,
         within_seconds: float,
-        on_moved: Callable[[], None],
+        on_moved: Callable[[HandOverId], None],
+        belongs: Callable[[Connection], bool],
+        is_same_slot: bool,
+        wait_for_others: Callable[[], Awaitable[None]],
     ) -> None:
         self._runtime = runtime
         self._loop = runtime.loop
         self._grace_seconds = grace_seconds
         self._ends_at = self._loop.time() + within_seconds
         self._on_moved = on_moved
+        self._belongs = belongs
+        self._wait_for_others = wait_for_others
         self._changed = asyncio.Event()
-        self._outcome = Outcome()
+        self.outcome = Outcome()
+        """So far; `left` is not counted here."""
         self._waiting: deque[Connection] = deque()
         self._held: dict[Connection, float] = {}
         """Those that are told to rest and are not gone, in that order, and until when they are waited for."""
@@ -96,7 +113,7 @@ class Leaving:
         self._answered_at = 0.0  # or when the first was sent after the last answer
         self._link = MoveLink(sock, on_message=self._received, on_closed=self._changed.set)
         self._rooms = runtime.audience.departures(
-            send_copy=self._send_copy, on_ready=self._changed.set, is_same_slot=True
+            send_copy=self._send_copy, on_ready=self._changed.set, is_same_slot=is_same_slot
         )
 
     async def run(self) -> Outcome:
@@ -110,27 +127,20 @@ class Leaving:
                     break
                 if not await self._send_some() and not await self._wait(self._next_deadline()):
                     self._give_up_late()
-            self._link.send(Finished())
             await self._wait_answers()
+            if not self._sent:  # who has no answer is not kept frozen
+                await self._wait_for_others()
+            self._link.send(Finished())
         finally:
             settling.cancel()
             self._end()
-        return self._outcome
+        return self.outcome
 
     # Step by step
 
     async def _settle(self) -> None:
-        await self._wait_published()
+        await wait_published(self._runtime)
         self._link.send(Settled(self._runtime.bridge.origin))
-
-    async def _wait_published(self) -> None:
-        """What was published before is answered by the store, or lost: or else the store is slow, and not waited
-        for."""
-        try:
-            async with asyncio.timeout(SENT_SECONDS):
-                await self._runtime.bridge.wait_sent()
-        except TimeoutError:
-            log.warning("move: the store does not answer; connections move without waiting for it")
 
     def _tell_rooms(self) -> None:
         new = self._rooms.take_new_addresses()
@@ -185,7 +195,10 @@ class Leaving:
         return [
             connection
             for connection in self._runtime.connections
-            if isinstance(connection, Connection) and connection not in accounted and connection.can_move
+            if isinstance(connection, Connection)
+            and connection not in accounted
+            and connection.can_move
+            and self._belongs(connection)
         ]
 
     async def _send_some(self) -> bool:
@@ -193,7 +206,7 @@ class Leaving:
         self._forget_ended()
         if len(self._sent) > AT_A_TIME or not self._ready():
             return False
-        await self._wait_published()
+        await wait_published(self._runtime)
         self._forget_ended()
         if self._link.is_closed or self._link.is_full:
             return False
@@ -313,15 +326,15 @@ class Leaving:
         connection = self._sent.pop(id, None)
         if connection is not None:
             connection.let_go()
-            self._outcome.moved += 1
-            self._on_moved()
+            self.outcome.moved += 1
+            self._on_moved(id)
 
     def _refused(self, id: HandOverId, why: str) -> None:
         self._answered_at = self._loop.time()
         connection = self._sent.pop(id, None)
         if connection is not None:
             log.warning("move: the new code does not take a connection: %s", why)
-            self._outcome.refused += 1
+            self.outcome.refused += 1
             connection.thaw()
             connection.shut(1012, "restarting")
 
@@ -343,12 +356,11 @@ class Leaving:
             connection = self._sent.pop(id, None)
             if connection is not None:
                 connection.thaw()
-        for connection in self._sent.values():
+        for id, connection in self._sent.items():
             connection.let_go()
-            self._on_moved()
+            self._on_moved(id)
         self._sent.clear()
         for connection in tuple(self._held):
             self._let_stay(connection)
         self._runtime.audience.end_move(self._rooms)
         self._link.close()
-        self._outcome.left = sum(not isinstance(each, Connection) or each.is_open for each in self._runtime.connections)

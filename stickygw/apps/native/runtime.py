@@ -61,6 +61,14 @@ class Identity:
 class Served(Target, Protocol):
     """A connection that is counted and closed here: a native `Connection`, or one of an ASGI application."""
 
+    @property
+    def is_websocket(self) -> bool:
+        """Whether it is one, not a plain HTTP connection."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended, and is not about to."""
+
     def count_into(self, traffic: Traffic) -> None:
         """Add its messages so far, and those that wait."""
 

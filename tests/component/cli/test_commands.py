@@ -201,13 +201,14 @@ def test_run_becomes_the_primary_and_hands_it_settings_that_no_argument_shows(fo
     (fake / "stickygw" / "primary" / "__main__.py").write_text(
         "import json, os, sys\n"
         "with os.fdopen(int(sys.argv[2])) as file:\n"
-        "    print(json.dumps({'arguments': sys.argv[1:], 'settings': json.load(file)}))\n"
+        "    print(json.dumps({'own': sys.argv[1:], **json.load(file)}))\n"
         "    print(os.readlink(f'/proc/self/fd/{file.fileno()}'), 'click' in sys.modules, file=sys.stderr)\n"
     )
     done = stickygw(folder, "run", "chat.py", "--workers", "2", paths=(fake,), STICKYGW_SECRET=SECRET)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["arguments"][::2] == ["--settings-fd", f"{folder}/chat.py:app"]
+    assert told["own"][::2] == ["--settings-fd", f"{folder}/chat.py:app"]
+    assert told["arguments"] == ["run", "chat.py", "--workers", "2"]
     assert Settings.from_wire(told["settings"]) == Settings.from_wire({"workers": 2, "secret": [SECRET]})
     assert done.stderr.strip().endswith("(deleted) False")
 

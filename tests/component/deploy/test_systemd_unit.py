@@ -79,7 +79,7 @@ def test_there_are_descriptors_for_what_the_settings_allow() -> None:
 
 def test_directories_are_private_and_the_settings_name_them() -> None:
     assert (SERVICE["RuntimeDirectoryMode"], SERVICE["StateDirectoryMode"]) == ("0700", "0700")
-    assert SERVICE["RuntimeDirectoryPreserve"] == "restart"
+    assert SERVICE["RuntimeDirectoryPreserve"] == "yes"
     given = dict(pair.split("=") for pair in SERVICE["Environment"].split())
     assert given == {
         SETTINGS["runtime_dir"].variable: f"%t/{SERVICE['RuntimeDirectory']}",

@@ -146,6 +146,7 @@ async def supervised(
             on_tell=lambda worker, slot, message: tells.received(worker, slot, message),
             on_learn=lambda worker, slot, message: learning.received(worker, slot, message),
             on_gone=gone,
+            on_changed=lambda: None,
             counters=rig.counters,
             command=lambda slot, fd: [sys.executable, "-c", program, str(fd), str(mark)],
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Commands:
         self.gateway = gateway
         self.progress: list[str] = []
         self.stopped: asyncio.Future[ExitCode] = asyncio.get_running_loop().create_future()
+        self.caught_up: asyncio.Future[to.Finished] | None = None
         rig, supervisor = gateway.rig, gateway.supervisor
         facts = Facts("1.2.3", "app:app", [rig.listener.url], "/run/here", asyncio.get_running_loop().time() - 100)
         self._control = Control(
@@ -51,7 +52,12 @@ class Commands:
             session_store=STORE,
             room_store=ROOM_STORE,
             stop=lambda: self.stopped,
+            upgrade=self._upgrade,
+            caught_up=lambda: self.caught_up,
         )
+
+    async def _upgrade(self, progress: Callable[[str], None]) -> None:
+        progress("checking")
 
     async def do(self, command: str, **arguments: Any) -> dict[str, Any]:
         """The facts of the result, which fit the control socket."""
@@ -240,6 +246,17 @@ NOT_TO_BE_DONE: list[tuple[str, dict[str, Any], str]] = [
     ("tell", {"to": "all", "name": "echo", "payload": "x" * 70_000}, "the payload has 70005 bytes packed"),
     ("tell", {"to": "all", "name": "echo", "payload": {(1,): 2}}, "the payload is no msgpack value"),
 ]
+
+
+async def test_an_upgrade_is_answered_by_the_code_that_was_and_its_end_by_the_code_that_is(short_dir: Path):
+    async with commanded(short_dir, SERVE, slots=1) as commands:
+        assert await commands.do("upgrade") == {"version": "1.2.3"}
+        assert commands.progress == ["checking"]
+        with pytest.raises(CommandError, match="no worker was adopted"):
+            await commands.do("upgraded")
+        commands.caught_up = asyncio.get_running_loop().create_future()
+        commands.caught_up.set_result(to.Finished(1, "2 slots", is_well=True))
+        assert await commands.do("upgraded") == {"version": "1.2.3", "message": "2 slots"}
 
 
 async def test_what_cannot_be_done_is_refused_with_the_reason(short_dir: Path):

@@ -10,6 +10,7 @@ from primary_rig import Client, FakeWorker, Rig, head_of
 from support.waiting import wait_until
 
 from stickygw.primary import hand_over
+from stickygw.types import Slot
 from stickygw.wire.link import Offer
 
 MakeRig = Callable[..., Awaitable[Rig]]
@@ -114,6 +115,7 @@ async def test_what_nobody_adopts_of_a_worker_that_died_in_a_move_is_over_after_
     assert move.is_key_in_use
     await wait_until(lambda: not move.is_key_in_use)
     assert not move.rig.hand_overs._left
+    assert move.rig.counters.value("moves", "lost") == 1
 
 
 async def test_who_comes_within_that_while_is_not_over_at_its_end(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch):
@@ -178,3 +180,33 @@ async def test_a_new_worker_that_dies_before_leaves_those_with_the_old_one_that_
     move.old.end(move.offer)
     await move.wait_counts(0, 0, 0)
     assert not move.is_key_in_use
+
+
+# --- to another slot --------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_goes_with_its_connection_to_another_slot_and_is_free_at_its_end(make_rig: MakeRig):
+    rig = await make_rig(slots=2, keys=("header:x-room",))
+    workers = [rig.slot_up(0), rig.slot_up(1)]
+    await rig.client(KITCHEN)
+    await wait_until(lambda: rig.table.get_live(KEY) is not None)
+    at = rig.table.get_live(KEY)
+    old, new = workers if at == 0 else workers[::-1]
+    [offer] = await old.wait_offers(1)
+    assert old.read(offer) == KITCHEN
+    old.take(offer)
+    await rig.wait_counted("hand_overs", "taken")
+    rig.hand_overs.moves(old.id)
+    rig.hand_overs.close_slot(Slot(at or 0))
+    new.adopt(offer, of=old)
+    await wait_until(lambda: rig.hand_overs.connections_of(new.id) == 1)
+
+    assert rig.hand_overs.moved_from(old.id) == (1, 0)
+    assert rig.counters.value("moves", "moved") == 1
+    now = asyncio.get_running_loop().time()
+    assert rig.table.get(KEY, now + 100) == 1 - (at or 0)
+    await rig.client(KITCHEN)
+    await new.wait_offers(1)
+    new.end(offer)
+    await wait_until(lambda: rig.table._live[KEY].taken == {})
+    assert rig.table._live[KEY].coming == 1

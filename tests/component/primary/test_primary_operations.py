@@ -18,7 +18,7 @@ from stickygw.primary.hand_over import HandOvers
 from stickygw.primary.worker_process import WorkerProcess
 from stickygw.supervision import events as to
 from stickygw.types import Slot, WorkerId
-from stickygw.wire.link import Drain, Message
+from stickygw.wire.link import Message
 
 TAKE = """
     def take():
@@ -42,13 +42,13 @@ async def test_a_reload_replaces_all_workers_slot_by_slot(short_dir: Path):
         assert gateway.events.gone == before
         drained = [note for note in gateway.notes() if "Drain" in note]
         assert drained == [f"{slot}.1 Drain(grace_seconds=4.0, spread_seconds=0.25)" for slot in (0, 1)]
-        assert [note for note in gateway.notes() if "MoveIn" in note] == ["0.2 MoveIn()", "1.2 MoveIn()"]
+        assert [note for note in gateway.notes() if "MoveIn" in note] == ["0.2 MoveIn(slot=0)", "1.2 MoveIn(slot=1)"]
         assert [text.split(":")[0] for text in gateway.progress] == ["slot 0", "slot 1"]
         assert gateway.events.names == ["first ready", "all ready"]
         assert gateway.supervisor.fleet.generation == 2
 
 
-async def test_the_new_worker_owns_its_slot_before_the_old_one_is_asked_to_drain(
+async def test_the_new_worker_hears_of_the_move_before_the_old_one_and_then_owns_the_slot(
     short_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
     told: list[tuple[str, int]] = []
@@ -59,7 +59,7 @@ async def test_the_new_worker_owns_its_slot_before_the_old_one_is_asked_to_drain
         is_up(self, worker, *rest)  # type: ignore[arg-type]
 
     def note_drain(self: WorkerProcess, message: Message, fd: int = -1) -> bool:
-        told.append(("drains" if isinstance(message, Drain) else "is moved to", self.worker))
+        told.append((type(message).__name__, self.worker))
         return send(self, message, fd)
 
     monkeypatch.setattr(HandOvers, "worker_is_up", note_owner)
@@ -67,7 +67,7 @@ async def test_the_new_worker_owns_its_slot_before_the_old_one_is_asked_to_drain
     async with supervised(short_dir, SERVE, slots=1) as gateway:
         await gateway.wait_ready()
         await gateway.do(to.Reload())
-    assert told == [("owns", 1), ("owns", 2), ("is moved to", 2), ("drains", 1)]
+    assert told == [("owns", 1), ("MoveIn", 2), ("MoveOut", 1), ("Drain", 1), ("owns", 2)]
 
 
 async def test_what_the_old_worker_left_unread_is_served_by_the_new_one(short_dir: Path):
@@ -270,10 +270,10 @@ MOVE = """
         note(type(message).__name__, len(fds))
         match message:
             case Drain():
-                if fds:
-                    socket.socket(fileno=fds[0]).send(b"who comes")
-                    say(Moved(3, 1, 2))
+                say(Moved(3, 1, 2))
                 sys.exit(0)
+            case MoveOut(slot):
+                socket.socket(fileno=fds[0]).send(b"who comes to %d" % slot)
             case MoveIn():
                 note(socket.socket(fileno=fds[0]).recv(99).decode())
             case Stop():
@@ -292,25 +292,34 @@ async def test_both_workers_of_a_slot_have_an_end_of_one_link_and_it_is_told_wha
         old = gateway.owner(0)
         before = len(os.listdir("/proc/self/fd"))
         finished = await gateway.do(to.Reload())
-        await wait_until(lambda: "0.2 who comes" in gateway.notes())
+        await wait_until(lambda: "0.2 who comes to 0" in gateway.notes())
         # Two processes note in no certain order.
         assert {note for note in gateway.notes() if "Resize" not in note} == {
-            *("0.2 MoveIn 1", "0.1 Drain 1", "0.2 who comes")
+            *("0.2 MoveIn 1", "0.1 MoveOut 1", "0.1 Drain 0", "0.2 who comes to 0")
         }
         assert finished.text == "generation 2 runs in 1 slot; 3 connections moved, 3 closed"
         assert gateway.progress[1:] == [
-            "slot 0: 3 connections moved, 1 refused by the new code and closed, 2 that cannot move to be closed"
+            "slot 0: 3 connections moved, 1 refused by the new code and closed, "
+            "2 that cannot move to be closed over 0.0 s"
         ]
         assert moving == [old]
         assert len(os.listdir("/proc/self/fd")) <= before
 
 
-@pytest.mark.parametrize("command", [to.DrainSlot(Slot(1)), to.Scale(1)], ids=["drain", "scale"])
-async def test_who_leaves_its_slot_empty_has_no_link_to_anybody(short_dir: Path, command: to.Command):
-    async with supervised(short_dir, MOVE) as gateway:
+@pytest.mark.parametrize("command", [to.DrainSlot(Slot(2)), to.Scale(2)], ids=["drain", "scale"])
+async def test_who_leaves_its_slot_empty_has_a_link_to_each_of_the_others(short_dir: Path, command: to.Command):
+    async with supervised(short_dir, MOVE, slots=3) as gateway:
         await gateway.wait_ready()
-        assert (await gateway.do(command)).is_well
-        assert [note for note in gateway.notes() if "Resize" not in note] == ["1.1 Drain 0"]
+        finished = await gateway.do(command)
+        assert finished.text.endswith("; 3 connections moved, 3 closed")
+        await wait_until(lambda: sum("who comes" in note for note in gateway.notes()) == 2)
+        notes = [note for note in gateway.notes() if "Resize" not in note]
+        assert [note for note in notes if note[0] == "2"] == ["2.1 MoveOut 1", "2.1 MoveOut 1", "2.1 Drain 0"]
+        for slot in (0, 1):
+            assert [note for note in notes if note[0] == str(slot)] == [
+                f"{slot}.1 MoveIn 1",
+                f"{slot}.1 who comes to {slot}",
+            ]
 
 
 @pytest.mark.parametrize("what", ["link_pair", "dup"])
@@ -333,6 +342,6 @@ async def test_without_descriptors_for_a_link_all_are_drained_and_the_log_says_w
             else:
                 patch.setattr(supervisor, "link_pair", no_more)
             finished = await gateway.do(to.Reload())
-        assert finished == to.Finished(finished.ticket, "generation 2 runs in 1 slot", is_well=True)
+        assert finished.is_well
         assert [note for note in gateway.notes() if "Resize" not in note] == ["0.1 Drain 0"]
-        assert "slot=0: nothing moves: [Errno 24] Too many open files" in caplog.text
+        assert "slot=0: nothing moves to slot 0: [Errno 24] Too many open files" in caplog.text

@@ -17,13 +17,17 @@ from support.waiting import wait_until
 
 from stickygw.primary.signals import Signals
 
-ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2)
 SCRIPT = """
 import asyncio, uvloop
 from stickygw.primary.signals import Signals, has_controlling_terminal
 
 async def main():
-    signals = Signals(lambda: print("reload", flush=True), lambda by: print("scale", by, flush=True))
+    signals = Signals(
+        lambda: print("reload", flush=True),
+        lambda by: print("scale", by, flush=True),
+        lambda: print("upgrade", flush=True),
+    )
     print("terminal", has_controlling_terminal(), flush=True)
     print("asked", (await signals.asked).name, flush=True)
     await signals.insisted
@@ -47,11 +51,15 @@ class Told:
 
     def __init__(self, *, has_terminal: bool) -> None:
         self.reloads = 0
+        self.upgrades = 0
         self.scales: list[int] = []
-        self.signals = Signals(self._reload, self.scales.append, has_terminal=has_terminal)
+        self.signals = Signals(self._reload, self.scales.append, self._upgrade, has_terminal=has_terminal)
 
     def _reload(self) -> None:
         self.reloads += 1
+
+    def _upgrade(self) -> None:
+        self.upgrades += 1
 
 
 def send(*numbers: signal.Signals) -> None:
@@ -158,3 +166,15 @@ def test_on_a_terminal_ctrl_c_and_its_end_ask_to_stop(
         else:
             terminal.type(keys)
         asyncio.run(wait_until(lambda: f"asked {name}\n" in said.read_text()))
+
+
+@pytest.mark.parametrize("has_terminal", [True, False])
+async def test_sigusr2_upgrades_until_the_stop_is_asked_for(has_terminal: bool) -> None:
+    told = Told(has_terminal=has_terminal)
+    send(signal.SIGUSR2)
+    await wait_until(lambda: told.upgrades == 1)
+    send(signal.SIGTERM)
+    await asyncio.wait_for(told.signals.asked, 10)
+    send(signal.SIGUSR2, signal.SIGTERM)
+    await asyncio.wait_for(told.signals.insisted, 10)
+    assert told.upgrades == 1

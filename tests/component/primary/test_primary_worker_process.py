@@ -14,9 +14,9 @@ import pytest
 from supervised_rig import BEGIN, is_alive, supervised
 from support.waiting import wait_until
 
-from stickygw.primary.worker_process import MAX_UNSENT, WorkerProcess
+from stickygw.primary.worker_process import MAX_UNSENT, WorkerProcess, launched
 from stickygw.types import GatewayId, Slot, WorkerId
-from stickygw.wire.link import Configure, Drain, Message, MoveIn, Ready, Resize, Stop
+from stickygw.wire.link import Configure, Drain, Message, MoveIn, MoveOut, Ready, Resize, Stop
 
 
 class Heard:
@@ -40,10 +40,11 @@ async def worker(directory: Path, script: str) -> AsyncIterator[tuple[WorkerProc
     """A process that runs `script`; its notes go to the file "mark"."""
     program = textwrap.dedent(BEGIN) + textwrap.dedent(script)
     heard = Heard()
+    configure = Configure(Slot(0), 1, 1, GatewayId("0badcafe"), "app:app", {})
     process = WorkerProcess(
-        Configure(Slot(0), 1, 1, GatewayId("0badcafe"), "app:app", {}),
+        launched(configure, [], lambda slot, fd: [sys.executable, "-c", program, str(fd), str(directory / "mark")]),
         WorkerId(1),
-        command=lambda slot, fd: [sys.executable, "-c", program, str(fd), str(directory / "mark")],
+        Slot(0),
         on_message=heard.message,
         on_cut_off=heard.cut_off,
         on_gone=heard.gone,
@@ -109,14 +110,14 @@ async def test_a_descriptor_waits_for_a_full_link_with_its_message_and_is_let_go
         data, fds, *_ = socket.recv_fds(link, 1 << 17, 2)
         seen += [type(decode(data)).__name__] if fds or not isinstance(decode(data), Resize) else []
         seen += [os.pread(fd, 99, 0) for fd in fds]
-    sys.exit(0 if seen == ["MoveIn", b"for the move", "Drain", b"for the move", "Stop"] else 1)
+    sys.exit(0 if seen == ["MoveIn", b"for the move", "MoveOut", b"for the move", "Stop"] else 1)
     """
     async with worker(short_dir, script) as (process, heard):
         fill(process)
         before = descriptors()
         copy = os.dup(memory)
-        assert process.send(MoveIn(), copy)
-        assert process.send(Drain(5.0, 0.0), copy)
+        assert process.send(MoveIn(Slot(0)), copy)
+        assert process.send(MoveOut(Slot(0)), copy)
         assert process.send(Stop(5.0, 0.0))
         os.close(copy)
         assert descriptors() == before + 2
@@ -131,7 +132,7 @@ async def test_descriptors_that_wait_for_a_worker_that_dies_are_closed(short_dir
         fill(process)
         before = descriptors()
         for _ in range(5):
-            assert process.send(MoveIn(), memory)
+            assert process.send(MoveIn(Slot(0)), memory)
         assert descriptors() == before + 5
         process.kill()
         await wait_until(lambda: len(heard.calls) == 2)
@@ -142,9 +143,9 @@ async def test_descriptors_that_wait_for_a_worker_that_is_killed_now_are_closed(
     async with worker(short_dir, "time.sleep(60)") as (process, _):
         fill(process)
         before = descriptors()
-        assert process.send(MoveIn(), memory)
+        assert process.send(MoveIn(Slot(0)), memory)
         process.kill_now()
-        assert not process.send(MoveIn(), memory)
+        assert not process.send(MoveIn(Slot(0)), memory)
         assert descriptors() < before
 
 
@@ -153,7 +154,7 @@ async def test_where_too_many_messages_wait_no_descriptor_is_copied(short_dir: P
         while process.send(Resize(0)):
             pass
         before = descriptors()
-        assert not process.send(MoveIn(), memory)
+        assert not process.send(MoveIn(Slot(0)), memory)
         assert descriptors() == before
 
 
@@ -161,7 +162,7 @@ async def test_one_that_is_cut_off_is_sent_nothing_more(short_dir: Path, memory:
     async with worker(short_dir, "link.close(); time.sleep(60)") as (process, heard):
         await wait_until(lambda: heard.calls == ["cut off"])
         before = descriptors()
-        assert not process.send(MoveIn(), memory)
+        assert not process.send(MoveIn(Slot(0)), memory)
         assert not process.send(Drain(5.0, 0.0))
         assert descriptors() == before
 

@@ -181,6 +181,22 @@ def test_full_table_of_keys_in_use_learns_none() -> None:
     assert table.get(b"b", 0) is None
 
 
+def test_a_key_goes_with_the_first_of_its_connections_that_moves_and_ends_with_the_last() -> None:
+    table = KeyTable(linger=LINGER)
+    for _ in range(2):
+        table.connected(b"k", ONE, 0)
+        table.taken(b"k", ONE)
+    table.moved(b"k", ONE, TWO, 0)
+    assert table.get(b"k", 0) == TWO
+
+    table.moved(b"k", ONE, TWO, 0)
+    table.ended(b"k", TWO, 0)
+    assert table.get(b"k", 10_000) == TWO
+    table.ended(b"k", TWO, 10_000)
+    assert table.get_live(b"k") is None
+    assert table.get(b"k", 10_000 + LINGER) is None
+
+
 def test_end_of_an_unknown_key_is_nothing() -> None:
     table = KeyTable(linger=LINGER)
     table.given_up(b"k", 0)
@@ -309,6 +325,38 @@ class TableModel(RuleBasedStateMachine):
         self.table.ended(key, slot, self.now)
         self.taken[key].remove(slot)
         self._one_is_gone(key)
+
+    @precondition(lambda self: any(self.taken.values()))
+    @rule(data=st.data(), new=slots)
+    def move(self, data: st.DataObject, new: Slot) -> None:
+        key = data.draw(st.sampled_from(sorted(key for key, slots in self.taken.items() if slots)))
+        old = data.draw(st.sampled_from(sorted(self.taken[key])))
+        self.table.moved(key, old, new, self.now)
+        self.taken[key].remove(old)
+        self.taken[key].append(new)
+        if key not in self.is_learnt and (self.slot[key] == old or self.slot[key] not in self.taken[key]):
+            self.slot[key] = new
+
+    @rule(key=keys, old=slots, new=slots)
+    def move_one_that_is_known_no_more(self, key: bytes, old: Slot, new: Slot) -> None:
+        if old in self.taken.get(key, ()):
+            return
+        self.table.moved(key, old, new, self.now)
+        if minted := [row for row in self.learnt if row[0] == key]:
+            self.learnt.remove(minted[0])
+            self.slot[key], self.taken[key] = minted[0][1], []
+            self.is_learnt.add(key)
+        elif key not in self.slot:
+            others = [row for row in self.lingering if row[0] != key]
+            if len(self.slot) + len(others) + len(self.learnt) >= self.LIMIT:
+                if not others:
+                    return
+                others = others[1:]
+            self.lingering = others
+            self.slot[key], self.taken[key] = new, []
+        self.taken[key].append(new)
+        if key not in self.is_learnt and (self.slot[key] == old or self.slot[key] not in self.taken[key]):
+            self.slot[key] = new
 
     @invariant()
     def keys_are_where_the_model_says(self) -> None:

@@ -15,12 +15,14 @@ from stickygw.types import Slot, WorkerId
 
 @dataclass(eq=False)
 class Seen:
-    """One living worker. By `ends_by` and `silent_by` something must have been done about it, and nothing before."""
+    """One living worker; `is_found`: it served before we did. By `ends_by` and `silent_by` something must have been
+    done about it, and nothing before."""
 
     slot: Slot
     ends_by: float
     silent_by: float = inf
     says_ready: bool = False
+    is_found: bool = False
     has_had_slot: bool = False
     is_ending: bool = False
     orders: list[Order] = field(default_factory=list)
@@ -65,6 +67,8 @@ class Judge:
         self.finished: set[int] = set()
         self.moved: dict[int, tuple[int, int]] = {}
         """Connections that moved, and that were closed, in each operation that has told of any, by its ticket."""
+        self.giving: set[WorkerId] = set()
+        """Workers that give connections to other slots, and have not said what became of it."""
         self.stop: to.StopAsked | None = None
         self.stop_by = inf
         self.once: list[type] = []
@@ -91,23 +95,34 @@ class Judge:
                     seen.ends_by += event.seconds
                     if seen.silent_by < inf:
                         seen.silent_by = now + self.limits.heartbeat_timeout
+            case to.Found():
+                self._hears_found(event)
             case to.WorkerMoved():
                 self._hears_moved(event)
             case to.WorkerReady() | to.WorkerFailed() | to.WorkerHeard() | to.WorkerCutOff() | to.WorkerGone():
                 if event.worker in self.living:
                     self._hears_worker(self.living[event.worker], event)
 
+    def _hears_found(self, event: to.Found) -> None:
+        silent_by = self.now + self.limits.heartbeat_timeout
+        seen = self.living[event.worker] = Seen(event.slot, inf, silent_by, says_ready=True, is_found=True)
+        self.slots[event.worker] = event.slot
+        if event.is_draining:
+            seen.has_had_slot = True
+            seen.ends_by = self.now + self.limits.drain_timeout + CUT_SECONDS
+
     def _hears_moved(self, event: to.WorkerMoved) -> None:
         operation = self.fleet._operations.current
         if operation is not None and event.worker in operation.leaving:
             moved, closed = self.moved.get(operation.ticket, (0, 0))
             self.moved[operation.ticket] = moved + event.moved, closed + event.refused + event.left
+            self.giving.discard(event.worker)
 
     def _hears_worker(self, seen: Seen, event: to.WorkerEvent) -> None:
         match event:
             case to.WorkerReady():
                 seen.says_ready = True
-            case to.WorkerFailed() if not seen.has_had_slot and not seen.is_ending:
+            case to.WorkerFailed() if not (seen.is_found or seen.has_had_slot or seen.is_ending):
                 seen.is_ending, seen.ends_by = True, self.now + GIVING_UP_SECONDS
             case to.WorkerHeard() if seen.silent_by < inf:
                 seen.silent_by = self.now + self.limits.heartbeat_timeout
@@ -115,14 +130,38 @@ class Judge:
                 seen.is_ending, seen.ends_by, seen.silent_by = True, self.now + ENDING_SECONDS, inf
             case to.WorkerGone():
                 del self.living[event.worker]
+                self.giving.discard(event.worker)
 
     # --- what is done -------------------------------------------------------------------------------------------------
 
     def sees(self, actions: list[to.Action]) -> None:
         """After the fleet has answered."""
-        for action in actions:
+        for number, action in enumerate(actions):
             self._sees(action)
+            if isinstance(action, to.Do) and action.order is Order.DRAIN:
+                self._drains(action, actions[number + 1 :])
         self._compare()
+
+    def _drains(self, do: to.Do, later: list[to.Action]) -> None:
+        """Who takes its connections is told before anybody else may come to them; `later` is done after it."""
+        slot = self.slots[do.worker]
+        if self.living[do.worker].is_found and self.owners.get(slot) != do.worker:
+            heir = self._heir(do.worker, self.living[do.worker])
+            assert do.successors == (() if heir is None else ((slot, heir),))
+            return
+        taken_by = {action.worker for action in later if isinstance(action, to.GiveSlot) and action.slot == slot}
+        if taken_by:
+            assert do.successors == tuple((slot, worker) for worker in taken_by)
+            return
+        is_left = to.CloseSlot(slot) in later or to.SetDrained(slot, True) in later
+        assert is_left, "the slot is left empty"
+        assert dict(do.successors) == {
+            record.slot: self.owners[record.slot]
+            for record in self.fleet.slots
+            if record.owner is not None and record.slot not in self.drained and record.slot != slot
+        }
+        assert not self.giving, "two give to the same others at once"
+        self.giving.add(do.worker)
 
     def _sees(self, action: to.Action) -> None:
         match action:
@@ -137,6 +176,8 @@ class Judge:
                 assert not seen.has_had_slot
                 self.owners[slot] = worker
                 seen.has_had_slot = True
+                if seen.is_found:
+                    self.budgets.setdefault(slot, Budget())  # the slot needs no first one
                 seen.ends_by, seen.silent_by = inf, self.now + self.limits.heartbeat_timeout
             case to.Do():
                 self._ordered(action.worker, self.living[action.worker], action)
@@ -191,13 +232,10 @@ class Judge:
             self.budgets[launch.slot].spend(self.now, self.restarts_due.get(launch.slot, self.now))
 
     def _ordered(self, worker: WorkerId, seen: Seen, do: to.Do) -> None:
-        owns = self.owners.get(seen.slot) == worker
-        assert do.successor is None or do.order is Order.DRAIN
+        assert not do.successors or do.order is Order.DRAIN
         match do.order:
             case Order.DRAIN:
-                assert not owns or seen.slot in self.drained or seen.slot not in self.open, "the slot is left empty"
-                # Who has the slot now has what can move; nobody else may.
-                assert do.successor == (None if owns else self.owners[seen.slot])
+                assert seen.is_found or self.owners[seen.slot] == worker
                 assert 0 <= do.spread_seconds <= do.grace_seconds == self.limits.drain_timeout
                 seen.ends_by = self.now + self.limits.drain_timeout + CUT_SECONDS
             case Order.STOP:
@@ -209,12 +247,21 @@ class Judge:
                 given_up = self.now + GIVING_UP_SECONDS
                 seen.ends_by = min(given_up, self.stop_by) if self.stop else given_up
             case Order.ABORT:
-                assert self.now >= (seen.silent_by if seen.has_had_slot else seen.ends_by)
+                assert self.now >= (seen.silent_by if seen.has_had_slot or seen.is_found else seen.ends_by)
                 seen.is_ending, seen.ends_by, seen.silent_by = True, self.now + ENDING_SECONDS, inf
             case Order.KILL:
                 assert self.now >= seen.ends_by
                 seen.is_ending, seen.ends_by, seen.silent_by = True, self.now + ENDING_SECONDS, inf
         seen.orders.append(do.order)
+
+    def _heir(self, worker: WorkerId, seen: Seen) -> WorkerId | None:
+        """Who has the slot of a worker that drains, if another has it. A slot may be empty when a late one is found."""
+        owner = self.owners.get(seen.slot)
+        if not seen.is_found:
+            assert owner is not None
+        heir = None if owner is None else self.living.get(owner)
+        is_there = heir is not None and not heir.is_ending and not heir.orders
+        return owner if owner != worker and (is_there or not seen.is_found) else None
 
     # --- what is ------------------------------------------------------------------------------------------------------
 
@@ -228,10 +275,11 @@ class Judge:
         for seen in self.living.values():
             assert min(seen.ends_by, seen.silent_by) > self.now, f"nothing is done about {seen}"
         for slot in {member.slot for member in fleet.members}:
-            states = [member.state for member in fleet.members if member.slot == slot]
+            there = [member for member in fleet.members if member.slot == slot]
+            states = [member.state for member in there if not self.living[member.id].is_found]
             assert len(states) <= 2
-            assert states.count(State.READY) <= 1
             assert states.count(State.STARTING) <= 1
+            assert [member.state for member in there].count(State.READY) <= 1
         for record in fleet.slots:
             if record.owner is not None:
                 assert record.owner.state is State.READY

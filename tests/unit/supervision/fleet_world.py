@@ -35,7 +35,7 @@ class Character:
     is_forced: bool = False
     connections: int = 0
     moves_after: float | None = None
-    """Asked to drain while another has the slot, it says so long after it what has moved."""
+    """Asked to drain, it says so long after it what has moved."""
     refused: int = 0
     left: int = 0
     """Of its connections, those that the other refused, and those that cannot move; at most `connections` together."""
@@ -106,6 +106,16 @@ class World:
         self.tell(to.Asked(ticket, command))
         return ticket
 
+    def find(self, slot: int, generation: int = 1, *, is_draining: bool = False) -> Process:
+        """A worker that served before we did comes: before `Begun`, or late."""
+        process = Process(self.fleet.new_id(), Slot(slot), generation, self._next_character())
+        self.processes[process.id] = process
+        self.tell(to.Found(process.id, process.slot, generation, is_draining))
+        self.later(self.beat_seconds, lambda: self._beat(process))
+        if is_draining:
+            self._ordered(process, Order.DRAIN)
+        return process
+
     def run(self, seconds: float, *, late: float = 0.0) -> None:
         """Let time pass; the primary's ticks come `late` seconds after their time."""
         end = self.now + seconds
@@ -167,18 +177,21 @@ class World:
                 process = self.processes[action.worker]
                 process.orders.append(action)
                 self._ordered(process, action.order)
-                if action.successor is not None and process.character.moves_after is not None:
+                if action.order is Order.DRAIN and process.character.moves_after is not None:
                     self.later(process.character.moves_after, lambda: self._moved(process))
             case to.GiveUp():
                 self.later(0.01, lambda: self.tell(to.StopAsked(5.0, 0.0)))
 
     def _launch(self, launch: to.Launch) -> None:
-        character = GOOD if self.is_kind else self.characters.pop(0) if self.characters else self.character
+        character = self._next_character()
         process = self.processes[launch.worker] = Process(launch.worker, launch.slot, launch.generation, character)
         if character.ready_after is not None:
             self.later(character.ready_after, lambda: self._start(process))
         if character.lives is not None:
             self.later(character.lives, lambda: None if self.is_kind else self.die(process))
+
+    def _next_character(self) -> Character:
+        return GOOD if self.is_kind else self.characters.pop(0) if self.characters else self.character
 
     def _start(self, process: Process) -> None:
         if process.is_gone or process.is_cut or process.is_silent:

@@ -189,7 +189,7 @@ def test_a_draining_worker_that_is_silent_is_aborted_too() -> None:
     world.block(old)
     world.run(LIMITS.heartbeat_timeout)
 
-    assert steps(world) == ["launch 0 g2", "give 0", "asked to drain 0", "SIGABRT 0"]
+    assert steps(world) == ["launch 0 g2", "asked to drain 0", "give 0", "SIGABRT 0"]
 
 
 # --- the stop ---------------------------------------------------------------------------------------------------------

@@ -56,6 +56,8 @@ commands = st.one_of(
     st.builds(to.RestartSlot, slots),
 )
 picks = st.integers(0, 20)
+found = st.tuples(st.integers(0, 5), st.integers(1, 4), st.booleans())
+"""A worker from before: its slot (the remainder of a division), its generation, and whether it drains."""
 
 
 class FleetMachine(RuleBasedStateMachine):
@@ -63,12 +65,31 @@ class FleetMachine(RuleBasedStateMachine):
 
     world: World
 
-    @initialize(slots=st.integers(1, 4), limits=all_limits, seed=st.integers(0, 99), first=first_ones)
-    def begin(self, slots: int, limits: Limits, seed: int, first: list[Character]) -> None:
+    @initialize(
+        slots=st.integers(1, 4),
+        limits=all_limits,
+        seed=st.integers(0, 99),
+        first=first_ones,
+        before=st.one_of(st.just([]), st.lists(found, max_size=6)),
+        drained=st.sets(slots, max_size=2),
+    )
+    def begin(
+        self,
+        slots: int,
+        limits: Limits,
+        seed: int,
+        first: list[Character],
+        before: list[tuple[int, int, bool]],
+        drained: set[Slot],
+    ) -> None:
         self.limits = limits
         self.world = World(slots, limits=limits, seed=seed, beat_seconds=3.0)
         self.world.characters = first
-        self.world.tell(to.Begun())
+        for slot, generation, is_draining in before:
+            self.world.find(slot % slots, generation, is_draining=is_draining)
+        # There was never a time when all were drained.
+        there = tuple(slot for slot in drained if slot < slots)
+        self.world.tell(to.Begun(there if before and len(there) < slots else ()))
 
     def pick(self, number: int) -> Process | None:
         """One of the living."""
@@ -160,7 +181,8 @@ class FleetMachine(RuleBasedStateMachine):
         limits = self.limits
         spread = limits.drain_timeout if limits.drain_spread is None else limits.drain_spread
         draining = limits.drain_timeout + CUT_SECONDS + ENDING_SECONDS
-        one_command = MOST_SLOTS * (START_SECONDS + LONGEST_MOVE_SECONDS + spread) + draining
+        # A slot is taken away when the worker of the one before has said what moved, or has ended.
+        one_command = MOST_SLOTS * (START_SECONDS + LONGEST_MOVE_SECONDS + spread + draining)
         first = max(limits.start_timeout, limits.heartbeat_timeout) + LONGEST_DELAY_SECONDS + ending
         return first + (1 + MAX_WAITING_COMMANDS) * one_command
 

@@ -33,7 +33,7 @@ def test_an_expired_worker_is_replaced_a_little_before_its_limit(limits: Limits,
     world.run(30.0)
 
     assert why in notes(world)
-    assert [step for step in steps(world) if step.endswith("0")] == ["give 0", "asked to drain 0"]
+    assert [step for step in steps(world) if step.endswith("0")] == ["asked to drain 0", "give 0"]
     assert [step for step in steps(world) if step.startswith("launch")] in (
         ["launch 0 g1", "launch 1 g1"],
         ["launch 1 g1", "launch 0 g1"],
@@ -65,7 +65,7 @@ def test_nothing_is_recycled_while_a_slot_is_empty() -> None:
 
     world.run(2.0)
 
-    assert steps(world) == ["launch 1 g1", "give 1", "launch 0 g1", "give 0", "asked to drain 0"]
+    assert steps(world) == ["launch 1 g1", "give 1", "launch 0 g1", "asked to drain 0", "give 0"]
 
 
 def test_after_a_replacement_that_failed_the_expired_one_serves_on_for_a_minute() -> None:
@@ -79,7 +79,7 @@ def test_after_a_replacement_that_failed_the_expired_one_serves_on_for_a_minute(
 
     world.run(3.0)
 
-    assert steps(world) == ["launch 0 g1", "launch 0 g1", "give 0", "asked to drain 0"]
+    assert steps(world) == ["launch 0 g1", "launch 0 g1", "asked to drain 0", "give 0"]
 
 
 def test_a_limit_that_a_fresh_worker_is_over_does_not_recycle_without_end() -> None:

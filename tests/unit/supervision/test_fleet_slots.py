@@ -38,23 +38,37 @@ def test_a_failed_scale_up_takes_all_new_slots_back() -> None:
     world.run(3.0)
 
     assert len(world.fleet.slots) == 1
-    assert steps(world) == ["launch 1 g1", "open 1", "give 1", "launch 2 g1", "close 1", "asked to drain 1"]
+    assert steps(world) == ["launch 1 g1", "open 1", "give 1", "launch 2 g1", "asked to drain 1", "close 1"]
     failed = result(world, ticket)
     assert failed is not None
     assert failed.is_target_broken
     assert failed.text.endswith("; the gateway has 1 slot as before")
 
 
-def test_scaling_down_closes_and_drains_the_highest() -> None:
-    world = serving(4)
+def test_scaling_down_takes_the_highest_away_one_by_one() -> None:
+    world = serving(4, every=replace(GOOD, moves_after=1.0, obeys_after=20.0))
     ticket = world.ask(to.Scale(2))
-    assert steps(world) == ["close 2", "asked to drain 2", "close 3", "asked to drain 3"]
+    assert steps(world) == ["asked to drain 3", "close 3"]
+    world.run(0.9)
+    assert len(world.fleet.slots) == 3
+
+    world.run(0.2)
+
+    assert steps(world) == ["asked to drain 3", "close 3", "asked to drain 2", "close 2"]
     assert result(world, ticket) is None
-
-    world.run(1.0)
-
+    world.run(20.0)
     assert result(world, ticket) == to.Finished(ticket, "2 slots, 4 before", is_well=True)
     assert len(world.fleet.members) == 2
+
+
+def test_a_slot_is_taken_away_too_when_the_worker_of_the_one_before_dies_while_it_moves() -> None:
+    world = serving(3, every=replace(GOOD, moves_after=1.0, obeys_after=20.0))
+    old = owner(world, 2)
+    ticket = world.ask(to.Scale(1))
+    world.die(old)
+    assert steps(world) == ["asked to drain 2", "close 2", "asked to drain 1", "close 1"]
+    world.run(30.0)
+    assert result(world, ticket) == to.Finished(ticket, "1 slots, 3 before", is_well=True)
 
 
 def test_scaling_down_ends_a_worker_that_still_starts_by_sigterm() -> None:
@@ -64,7 +78,7 @@ def test_scaling_down_ends_a_worker_that_still_starts_by_sigterm() -> None:
     world.ask(to.Scale(1))
     world.run(GIVING_UP_SECONDS + 1)
 
-    assert steps(world) == ["launch 1 g1", "close 1", "SIGTERM 1", "SIGKILL 1"]
+    assert steps(world) == ["launch 1 g1", "SIGTERM 1", "close 1", "SIGKILL 1"]
 
 
 def test_a_slot_that_waits_for_its_restart_can_be_taken_away() -> None:
@@ -176,7 +190,7 @@ def test_a_restart_replaces_a_worker_that_serves_when_the_next_is_ready() -> Non
     world = serving(2)
     world.ask(to.RestartSlot(Slot(1)))
     world.run(1.0)
-    assert steps(world) == ["launch 1 g1", "give 1", "asked to drain 1"]
+    assert steps(world) == ["launch 1 g1", "asked to drain 1", "give 1"]
 
 
 def test_a_restart_does_not_wait_for_the_back_off() -> None:

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stickygw.wire.link import (
-    MAX_MESSAGE_BYTES,
     Came,
     Configure,
     Declined,
@@ -15,23 +14,23 @@ from stickygw.wire.link import (
     Ended,
     Failed,
     Heartbeat,
-    LinkError,
     Moved,
     MoveIn,
+    MoveOut,
     Offer,
     Ready,
     Stop,
     Taken,
-    decode,
-    encode,
 )
+from stickygw.wire.link_codec import MAX_MESSAGE_BYTES, LinkError, decode, encode
 
 MESSAGES = [
     Configure(1, 3, 4, "0123abcd", "app:app", {"redis": {"url": "unix:///x"}, "keys": ["cookie"]}),
     Offer(7, "ab" * 16, 1_700_000_000, None, "::1", 4711, True, "cookie"),
     Offer(8, None, 0, None, "::1", 4711, True, "key_hash", b"ip\x00::1"),
     Offer(2**40, None, 0, 3, "", 0, False, "least_loaded"),
-    MoveIn(),
+    MoveIn(3),
+    MoveOut(2),
     Drain(30.0, 2.0),
     Stop(1.5, 0.25),
     Ready(),
@@ -72,7 +71,7 @@ NO_REASON = [*msgpack.unpackb(encode(Declined(9, DeclineReason.NO_DESCRIPTOR)))[
 
 
 @pytest.mark.parametrize(
-    "body", [[], [99], [1, 2], [3, "extra"], "text", None, NO_REASON, {}, [-1, 9, ""], [True], b"\0\1"]
+    "body", [[], [99], [1, 2], [2, 0, "extra"], "text", None, NO_REASON, {}, [-1, 9, ""], [True], b"\0\1"]
 )
 def test_what_encode_does_not_make_is_refused(body) -> None:
     with pytest.raises(LinkError):
