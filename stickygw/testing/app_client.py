@@ -13,6 +13,7 @@ import itertools
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,6 +33,7 @@ from stickygw.errors import ConnectionClosed
 from stickygw.observability.counters import Counters
 from stickygw.primary.tells import Tells
 from stickygw.routing.cookie import CookieKeys
+from stickygw.routing.keys import parse_key
 from stickygw.routing.request_head import NEED_MORE, Head, examine
 from stickygw.sessions.memory import MemorySessionStore
 from stickygw.sessions.registry import Sessions
@@ -158,7 +160,8 @@ class AppClient:
             await ada.send({"text": "hello"})
             assert (await ada.receive())["text"] == "hello"
 
-    `settings` are those of `stickygw.config.settings.Settings` by name: ``max_message=1000``.
+    `settings` are those of `stickygw.config.settings.Settings` by name: ``max_message=1000``. With
+    ``keys=["path:/match/{id}"]`` connections have their `Connection.key`.
     """
 
     def __init__(self, app: App, *, slot: int = 0, workers: int = 1, **settings: Any) -> None:
@@ -311,5 +314,14 @@ class AppClient:
             sock.close()
             raise AssertionError(f"the gate refuses this request: {verdict}")
         transport = SocketTransport(sock, self.runtime.loop, self.runtime.flusher)
+        offer = replace(offer, key=self._key_of(verdict, offer.host))
         arrival = Arrival(offer, verdict, data[verdict.size :], transport, lambda: None)
         self.runtime.spawn(self._endpoint.serve(arrival))
+
+    def _key_of(self, head: Head, client: str) -> bytes | None:
+        """The affinity key that decides, as for a client that has its cookie."""
+        for key in map(parse_key, self.runtime.settings.keys):
+            found = key.of(head, client)
+            if found is not None or key.is_own_cookie:
+                return found
+        return None

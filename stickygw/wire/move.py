@@ -10,6 +10,11 @@
 `Adopted`      ←      this connection is the new worker's: nothing of it was touched before this is sent
 `Refused`      ←      this one cannot be taken; why
 `Finished`     →      no more connections come
+`Keys`         →      affinity keys whose application state will come; more of them may follow
+`KeyState`     →      the application state of one, in a memory file if it is long; its connections come later
+`KeyStays`     →      that of this one does not come
+`KeyTaken`     ←      the application has it here: connections of that key may come
+`KeyRefused`   ←      it has not; why
 =============  =====  ===============================================================================
 
 → is from the old worker to the new one.
@@ -17,7 +22,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import get_args, get_type_hints
 
@@ -44,6 +49,9 @@ ADDRESS_BYTES = 256
 
 ORIGIN_BYTES = 20
 """An origin and its number, at most."""
+
+KEY_HEAD_BYTES = 16
+"""What msgpack puts before a key, or around them all, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,57 @@ class Finished:
     """See the module's table."""
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """See the module's table. `is_complete`: these are, with those before, all that the sender has had so far."""
+
+    keys: list[bytes] = field(repr=False)  # one may be an id that the application minted
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """`state` is `stickygw.apps.native.key_state`'s; b"": it is in the memory file."""
+
+    key: bytes = field(repr=False)
+    state: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStays:
+    """See the module's table."""
+
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTaken:
+    """See the module's table."""
+
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRefused:
+    """`why` is one line for the log."""
+
+    key: bytes = field(repr=False)
+    why: str
+
+
+def pages_of(keys: Iterable[bytes]) -> list[Keys]:
+    """`keys` in messages that each fit, of which the last says that they are complete: at least one."""
+    pages: list[list[bytes]] = [[]]
+    size = 0
+    for key in keys:
+        size += len(key) + KEY_HEAD_BYTES
+        if size > MAX_MESSAGE_BYTES - KEY_HEAD_BYTES and pages[-1]:
+            pages.append([])
+            size = len(key) + KEY_HEAD_BYTES
+        pages[-1].append(key)
+    return [Keys(page, number == len(pages)) for number, page in enumerate(pages, start=1)]
+
+
 def parts_of(positions: Mapping[str, dict[bytes, int]]) -> list[dict[str, dict[bytes, int]]]:
     """`positions` in parts that each fit a `Positions`: at least one. Of one address they are bounded where they are
     kept (`stickygw.bridge.sequences.MAX_ORIGINS_PER_ROOM`)."""
@@ -132,7 +191,10 @@ def parts_of(positions: Mapping[str, dict[bytes, int]]) -> list[dict[str, dict[b
     return parts
 
 
-MoveMessage = Rooms | Listening | Copy | Settled | Positions | Carried | Adopted | Refused | Finished
+MoveMessage = (
+    Rooms | Listening | Copy | Settled | Positions | Carried | Adopted | Refused | Finished
+    | Keys | KeyState | KeyStays | KeyTaken | KeyRefused
+)  # fmt: skip
 
 _TYPES: tuple[type[MoveMessage], ...] = get_args(MoveMessage)
 _TAGS = {kind: tag for tag, kind in enumerate(_TYPES)}

@@ -134,6 +134,21 @@ class App:
         self.handlers.move_in.append(function)
         return function
 
+    def on_key_out(self, function: F) -> F:
+        """``on_key_out(key)`` runs before the connections with an affinity key (`Connection.key`) go to another worker,
+        when no handler of theirs does, and until `key_linger` seconds after the last one's end without any: it gives
+        away what the application keeps for `key`, a value such as `Connection.state` can have, at most 16 MiB packed.
+        If it raises, or takes longer than `move_grace`, the key stays, and its connections are closed with 1012."""
+        self.handlers.key_out.append(function)
+        return function
+
+    def on_key_in(self, function: F) -> F:
+        """``on_key_in(key, value)`` undoes ``on_key_out``: in the next worker, before any handler of that key's
+        connections, moved or new, and in the old one if the key could not go. `value` is what that has returned; of
+        several, the one registered at the same place. If it raises, or takes too long, they are closed with 1012."""
+        self.handlers.key_in.append(function)
+        return function
+
     def on_gap(self, function: F) -> F:
         """``on_gap(room)``: messages to a room with members here may have been missed, because Redis was away or did
         not keep up. Called once for each gap, one room after the other."""

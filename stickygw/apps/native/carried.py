@@ -8,7 +8,7 @@ from typing import Any
 
 import msgpack
 
-from stickygw.apps.native.state import packed, unpacked
+from stickygw.apps.native.state import packed, packed_value, unpacked
 from stickygw.connections.frozen import FrozenWebSocket
 from stickygw.types import SessionId
 from stickygw.wire.link import Offer
@@ -74,7 +74,7 @@ class Carried:
                     astuple(self.session),
                     self.user,
                     {name: packed(name, value) for name, value in self.state.items()},
-                    [packed("on_move_out", value) for value in self.values],
+                    [packed_value("what on_move_out returned", value) for value in self.values],
                     self.addresses,
                     self.groups,
                     self.inbox,

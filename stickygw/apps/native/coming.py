@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
@@ -13,13 +12,15 @@ from websockets.datastructures import Headers
 
 from stickygw.apps.native.carried import Carried as State
 from stickygw.apps.native.carried import NotCarried
+from stickygw.apps.native.coming_keys import ComingKeys
 from stickygw.apps.native.connection import Connection
 from stickygw.apps.native.ending import Ending
-from stickygw.apps.native.leaving import SENT_SECONDS
+from stickygw.apps.native.published import wait_published
 from stickygw.apps.native.request import Request
 from stickygw.apps.native.runtime import Runtime
 from stickygw.connections.revival import revive
 from stickygw.connections.transport import SocketTransport
+from stickygw.ipc.memory_file import StateLost, read_copy, read_state, send_copy
 from stickygw.ipc.move_link import MoveLink
 from stickygw.types import ConnectionId, HandOverId
 from stickygw.wire.link import Offer
@@ -29,8 +30,10 @@ from stickygw.wire.move import (
     Carried,
     Copy,
     Finished,
+    Keys,
+    KeyState,
+    KeyStays,
     Listening,
-    MoveError,
     MoveMessage,
     Positions,
     Refused,
@@ -70,8 +73,9 @@ class Coming:
         self._starting: dict[HandOverId, Callable[[], None]] = {}
         """Adopted, and not served yet: that it is ours is still to be sent."""
         self._link = MoveLink(sock, on_message=self._received, on_closed=self._closed)
+        self._keys = ComingKeys(runtime, self._link)
         self._rooms = runtime.audience.arrivals(
-            send_copy=self._send_copy,
+            send_copy=partial(send_copy, self._link),
             send_listening=lambda number, addresses: self._link.send(Listening(number, addresses)),
             on_gap=runtime.gaps.add,
             is_same_slot=is_same_slot,
@@ -80,11 +84,7 @@ class Coming:
         runtime.spawn(self._settle())
 
     async def _settle(self) -> None:
-        try:
-            async with asyncio.timeout(SENT_SECONDS):
-                await self._runtime.bridge.wait_sent()
-        except TimeoutError:
-            log.warning("move: the store does not answer; connections come without waiting for it")
+        await wait_published(self._runtime.bridge)
         self._rooms.sent()
         self._link.send(Settled(self._runtime.bridge.origin))
 
@@ -95,16 +95,28 @@ class Coming:
             case Carried(id, data):
                 self._adopt_or_refuse(id, data, fds)
                 return
+            case KeyState(key, data):
+                self._keys.came(key, data, fds, why_not=self._other_version)
+                return
+            case Keys(keys, is_complete):
+                self._keys.listed(keys, is_complete=is_complete)
+            case KeyStays(key):
+                self._keys.stays(key)
             case Rooms(version, addresses):
                 self._version = version
+                if self._other_version:
+                    self._keys.end()  # nobody knows what it says of them
                 self._rooms.rooms(addresses)
             case Positions(pinged, by_address, is_last):
                 self._take_positions(pinged, by_address, is_last=is_last)
             case Copy(channel, data):
-                self._rooms.copies.received(channel, data)
+                copy = read_copy(data, fds)
+                if copy is not None:
+                    self._rooms.copies.received(channel, copy)
             case Settled(origin):
                 self._rooms.copies.settled(origin)
             case Finished():
+                self._keys.end()
                 self._rooms.arrived()  # the other side closes the link when it has all answers
             case _:
                 log.error("move: a %s where none belongs", type(message).__name__)
@@ -124,16 +136,23 @@ class Coming:
         try:
             if not fds:
                 raise NotCarried("its descriptor was lost: this worker has as many as it may")
-            if self._version != VERSION:
-                raise NotCarried(f"the old worker moves by version {self._version}, this one by {VERSION}")
-            self._adopt(id, State.of_bytes(data or _read(fds)), fds[0])
-        except (NotCarried, OSError) as error:
+            if self._other_version:
+                raise NotCarried(self._other_version)
+            self._adopt(id, State.of_bytes(data or read_state(fds[1:], max_bytes=MAX_STATE_BYTES)), fds[0])
+        except (NotCarried, StateLost, OSError) as error:
             for fd in fds:
                 os.close(fd)
             self._link.send(Refused(id, str(error)))
         else:
             for fd in fds[1:]:
                 os.close(fd)
+
+    @property
+    def _other_version(self) -> str:
+        """Why nothing of the old worker's can be read; "": it can."""
+        if self._version == VERSION:
+            return ""
+        return f"the old worker moves by version {self._version}, this one by {VERSION}"
 
     def _adopt(self, id: HandOverId, state: State, fd: int) -> None:
         runtime = self._runtime
@@ -200,27 +219,11 @@ class Coming:
         if start is not None:
             start()
 
-    def _send_copy(self, channel: bytes, data: bytes) -> None:
-        if not self._link.is_full:
-            try:
-                self._link.send(Copy(channel, data))
-            except MoveError:
-                pass  # too long for a datagram: it goes through the store alone
-
     def _closed(self) -> None:
         """The old worker is done, or dead: what it had sent is ours in either case."""
         for id in tuple(self._starting):
             self._start(id)
+        self._keys.end()
         self._runtime.audience.end_move(self._rooms)
         self._runtime.sessions.expect_no_more()
         self._on_over(self)
-
-
-def _read(fds: list[int]) -> bytes:
-    """The state in the memory file, the second descriptor."""
-    if len(fds) < 2:
-        raise NotCarried("its state was lost: this worker has as many descriptors as it may")
-    size = os.fstat(fds[1]).st_size
-    if size > MAX_STATE_BYTES:
-        raise NotCarried(f"a state of {size} bytes, at most {MAX_STATE_BYTES} are read")
-    return os.pread(fds[1], size, 0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stickygw.apps.native.awaitables import DONE, Later
 from stickygw.apps.native.carried import Carried, CarriedRequest, CarriedSession
 from stickygw.apps.native.handlers import PathHandlers
+from stickygw.apps.native.key_state import text_of
 from stickygw.apps.native.request import Request
 from stickygw.apps.native.runtime import Runtime
 from stickygw.apps.native.state import State
@@ -84,6 +85,13 @@ class Connection:
         if self._state is None:
             self._state = State()
         return self._state
+
+    @property
+    def key(self) -> str | None:
+        """The affinity key that it was routed by: the value that the client sent, with ``--key path:/match/{id}`` the
+        id, one character for each byte (latin-1). None: no key decided; then its cookie did, or nothing."""
+        affinity = self._ending.offer.key
+        return None if affinity is None else text_of(affinity)
 
     @property
     def rooms(self) -> frozenset[str]:
@@ -205,8 +213,7 @@ class Connection:
         """
         self._websocket = websocket
         self._holder = self._runtime.sessions.watch(self.session.id, self._session_ended, issued=issued)
-        self._runtime.opened(self)
-        self._runtime.keep_alive.watch(websocket)
+        self._opened(websocket)
         await self._turns.open(websocket, data)
 
     # A move to another worker: docs/explanation/live-move.md
@@ -215,6 +222,11 @@ class Connection:
     def can_move(self) -> bool:
         """Whether it is open, and all data between two handlers."""
         return self._turns.can_move and self._websocket is not None and self._websocket.is_open
+
+    @property
+    def affinity_key(self) -> bytes | None:
+        """`key` with its kind: see `stickygw.routing.keys`."""
+        return self._ending.offer.key
 
     @property
     def is_at_rest(self) -> bool:
@@ -271,11 +283,12 @@ class Connection:
             websocket.freeze(),
         )
 
-    def thaw(self) -> None:
-        """It does not move after all: go on as if nothing had happened."""
+    def thaw(self, *, goes_on: bool = True) -> None:
+        """It does not move after all: go on as if nothing had happened. Not `goes_on`: it is only to be closed."""
         if self._websocket is not None:
             self._websocket.thaw()
-        self._turns.go_on()
+        if goes_on:
+            self._turns.go_on()
 
     def fileno(self) -> int:
         """The descriptor of its socket."""
@@ -297,8 +310,7 @@ class Connection:
         self._holder = self._runtime.sessions.watch(
             self.session.id, self._session_ended, ends_at=carried.session.ends_at
         )
-        self._runtime.opened(self)
-        self._runtime.keep_alive.watch(websocket)
+        self._opened(websocket)
 
     def start(self, inbox: Sequence[str | bytes], values: Sequence[Any]) -> None:
         """Serve it: ``on_move_in`` with `values`, the messages of `inbox`, then what comes."""
@@ -329,6 +341,11 @@ class Connection:
             self._runtime.keep_alive.forget(self._websocket)
         self._left_rooms = self.rooms
         self._runtime.audience.leave_all(self)
+
+    def _opened(self, websocket: WebSocket) -> None:
+        self._runtime.opened(self)
+        self._runtime.keys.opened(self.affinity_key, self)
+        self._runtime.keep_alive.watch(websocket)
 
     def _session_ended(self) -> None:
         self.close(*SESSION_ENDED)

@@ -39,6 +39,10 @@ __all__ = ["Arrival", "Endpoint"]
 
 log = logging.getLogger("stickygw.app")
 
+STATE_MARGIN_SECONDS = 1.0
+"""A handshake waits for its key's state for `move_grace`, which the old worker may wait for handlers, and so much
+longer."""
+
 
 class Refused(Exception):
     """This handshake is answered with an HTTP status."""
@@ -155,7 +159,24 @@ class Endpoint:
             raise Refused(403, "pages of this origin may not connect")
 
     async def _open(self, arrival: Arrival, ending: Ending) -> None:
-        """The opening handshake (RFC 6455 §4.2.2), then the connection's first burst."""
+        """The opening handshake, then the connection's first burst."""
+        key = arrival.offer.key
+        with self._runtime.keys.opening(key):
+            await self._wait_for_state(key)
+            connection, websocket, issued = await self._opened(arrival, ending)
+        await connection.run(websocket, arrival.rest, issued=issued)
+
+    async def _wait_for_state(self, key: bytes | None) -> None:
+        """Wait, for a bounded time, for what another worker is about to give the application for `key`."""
+        runtime = self._runtime
+        if key is None or not runtime.app.handlers.key_in:
+            return
+        until = runtime.loop.time() + runtime.settings.move_grace + STATE_MARGIN_SECONDS
+        for coming in tuple(runtime.coming_keys):
+            await coming.wait(key, until)
+
+    async def _opened(self, arrival: Arrival, ending: Ending) -> tuple[Connection, WebSocket, int]:
+        """The opening handshake (RFC 6455 §4.2.2): a WebSocket that is to be run, and when its cookie was signed."""
         runtime, head, offer = self._runtime, arrival.head, arrival.offer
         headers = headers_of(head)
         self._check_origin(headers)
@@ -203,7 +224,7 @@ class Endpoint:
             counters=runtime.counters,
         )
         ending.opened(connection, websocket)
-        await connection.run(websocket, arrival.rest, issued=offer.issued if session.id == offer.session else 0)
+        return connection, websocket, offer.issued if session.id == offer.session else 0
 
     async def _check_not_overtaking(self, offer: Offer, visit: Visit) -> None:
         """A login closes its client's WebSockets before its own answer is there with the new cookie. A page that comes

@@ -64,6 +64,8 @@ class Handlers:
     every: list[Job] = field(default_factory=list)
     move_out: list[Function] = field(default_factory=list)
     move_in: list[Function] = field(default_factory=list)
+    key_out: list[Function] = field(default_factory=list)
+    key_in: list[Function] = field(default_factory=list)
     tell: dict[str, Function] = field(default_factory=dict)
     connect: list[Handler] = field(default_factory=list)
     message: list[Handler] = field(default_factory=list)

@@ -11,22 +11,27 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
 
 from stickygw.apps.native.carried import NotCarried
 from stickygw.apps.native.connection import Connection
-from stickygw.apps.native.runtime import Runtime, settled
+from stickygw.apps.native.leaving_keys import LeavingKeys
+from stickygw.apps.native.move_outs import MoveOuts
+from stickygw.apps.native.published import wait_published
+from stickygw.apps.native.runtime import Runtime
 from stickygw.bridge.departures import Departure
+from stickygw.ipc.memory_file import read_copy, send_copy, send_state
 from stickygw.ipc.move_link import MoveLink
 from stickygw.types import HandOverId
 from stickygw.wire.move import (
     ADDRESSES_PER_MESSAGE,
-    MAX_STATE_BYTES,
     VERSION,
     Adopted,
     Carried,
     Copy,
     Finished,
+    KeyRefused,
+    KeyState,
+    KeyTaken,
     Listening,
     MoveError,
     MoveMessage,
@@ -43,38 +48,26 @@ AT_A_TIME = 64
 """Connections that are frozen in one step, some 10 ms of work on both sides. As many may rest while those before them
 have no answer: what is told to rest earlier is silent for longer."""
 
-SENT_SECONDS = 1.0
-"""Redis has so long to answer what was published; then it counts as away."""
-
 ANSWER_SECONDS = 5.0
 """The other worker has so long for its next answer; it answers when its loop turns."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the connections: `left` are still here, and open."""
+    """What became of the WebSockets: `left` are still here, or were closed because their key has gone."""
 
     moved: int = 0
     refused: int = 0
     left: int = 0
 
 
-async def wait_published(runtime: Runtime) -> None:
-    """What was published before is answered by the store, or lost: or else the store is slow, and not waited for."""
-    try:
-        async with asyncio.timeout(SENT_SECONDS):
-            await runtime.bridge.wait_sent()
-    except TimeoutError:
-        log.warning("move: the store does not answer; connections move without waiting for it")
-
-
 class Leaving:
     """One move, at the old worker. `on_moved` is called for each connection that the other one has adopted.
 
     Those move that `belongs` is true of. `is_same_slot`: the other worker has this one's slot. `wait_for_others` is
-    awaited when all have gone, before the link ends: what is published here goes over it until then.
-    `grace_seconds`: how long a connection whose handler is at work is waited for; `within_seconds`: how long the whole
-    move may take, but for the last answers.
+    awaited when all have gone, before the link ends: what is published here goes over it until then. `key_belongs` says
+    of an affinity key whether its state is to go there. `grace_seconds`: how long a connection whose handler is at work
+    is waited for; `within_seconds`: how long the whole move may take, but for the last answers.
     """
 
     def __init__(
@@ -86,6 +79,7 @@ class Leaving:
         within_seconds: float,
         on_moved: Callable[[HandOverId], None],
         belongs: Callable[[Connection], bool],
+        key_belongs: Callable[[bytes], bool],
         is_same_slot: bool,
         wait_for_others: Callable[[], Awaitable[None]],
     ) -> None:
@@ -98,7 +92,7 @@ class Leaving:
         self._wait_for_others = wait_for_others
         self._changed = asyncio.Event()
         self.outcome = Outcome()
-        """So far; `left` is not counted here."""
+        """So far; who is here is not counted."""
         self._waiting: deque[Connection] = deque()
         self._held: dict[Connection, float] = {}
         """Those that are told to rest and are not gone, in that order, and until when they are waited for."""
@@ -108,12 +102,21 @@ class Leaving:
         """Those that stay here: they were waited for in vain, or nobody can say what they are."""
         self._sent: dict[HandOverId, Connection] = {}
         """Frozen and sent, and not answered for."""
-        self._values: dict[Connection, tuple[Any, ...]] = {}
-        """What ``on_move_out`` has returned for those that rest."""
+        self._outs = MoveOuts(runtime, max_count=AT_A_TIME, on_failed=self._let_stay, on_changed=self._changed.set)
+        """Of these, those that go next."""
         self._answered_at = 0.0  # or when the first was sent after the last answer
         self._link = MoveLink(sock, on_message=self._received, on_closed=self._changed.set)
         self._rooms = runtime.audience.departures(
-            send_copy=self._send_copy, on_ready=self._changed.set, is_same_slot=is_same_slot
+            send_copy=partial(send_copy, self._link), on_ready=self._changed.set, is_same_slot=is_same_slot
+        )
+        self._keys = LeavingKeys(
+            runtime,
+            self._link,
+            belongs=key_belongs,
+            grace_seconds=grace_seconds,
+            can_depart=self._rooms.can_depart,
+            release=self._release,
+            on_changed=self._changed.set,
         )
 
     async def run(self) -> Outcome:
@@ -122,11 +125,15 @@ class Leaving:
         try:
             while not self._link.is_closed and self._loop.time() < self._ends_at:
                 self._tell_rooms()
+                self._keys.proceed()
                 self._hold_some()
-                if not self._held and not self._waiting:
+                self._outs.take_from(self._resting)
+                if not self._held and not self._waiting and self._keys.is_done:
                     break
                 if not await self._send_some() and not await self._wait(self._next_deadline()):
                     self._give_up_late()
+            self._keys.stop()
+            await self._keys.wait_returned()
             await self._wait_answers()
             if not self._sent:  # who has no answer is not kept frozen
                 await self._wait_for_others()
@@ -134,12 +141,15 @@ class Leaving:
         finally:
             settling.cancel()
             self._end()
+        await self._keys.wait_returned()
+        self.outcome.refused += self._keys.refused
+        self.outcome.left = self._keys.closed
         return self.outcome
 
     # Step by step
 
     async def _settle(self) -> None:
-        await wait_published(self._runtime)
+        await wait_published(self._runtime.bridge)
         self._link.send(Settled(self._runtime.bridge.origin))
 
     def _tell_rooms(self) -> None:
@@ -161,32 +171,21 @@ class Leaving:
                 self._held[connection] = until
                 connection.hold(partial(self._rests, connection))
 
-    def _rests(self, connection: Connection) -> None:
-        if self._runtime.app.handlers.move_out:
-            self._runtime.spawn(self._ask(connection))
-        else:
-            self._resting.add(connection)
-            self._changed.set()
+    def _release(self, connection: Connection) -> None:
+        """Its key has gone, and it rests: it follows."""
+        self._held[connection] = self._loop.time() + self._grace_seconds
+        self._rests(connection)
 
-    async def _ask(self, connection: Connection) -> None:
-        """Run ``on_move_out``; who raises stays."""
-        try:
-            values = [await settled(function(connection)) for function in self._runtime.app.handlers.move_out]
-        except Exception:
-            log.exception("on_move_out raised; the connection does not move")
-            self._let_stay(connection)
-        else:
-            if connection in self._held:
-                self._values[connection] = tuple(values)
-                self._resting.add(connection)
+    def _rests(self, connection: Connection) -> None:
+        self._resting.add(connection)
         self._changed.set()
 
     def _put_back(self) -> None:
         """Many handlers have ended at once: those that have to wait their turn go on meanwhile."""
-        while len(self._resting) > 2 * AT_A_TIME:
-            connection = self._resting.pop()
+        can_wait = [each for each in self._resting if each not in self._outs and not self._keys.has_left(each)]
+        for connection in can_wait[: max(0, len(self._resting) - 2 * AT_A_TIME)]:
+            self._resting.discard(connection)
             del self._held[connection]
-            self._values.pop(connection, None)
             connection.go_on()
             self._waiting.append(connection)
 
@@ -199,6 +198,7 @@ class Leaving:
             and connection not in accounted
             and connection.can_move
             and self._belongs(connection)
+            and not self._keys.has(connection)
         ]
 
     async def _send_some(self) -> bool:
@@ -206,7 +206,7 @@ class Leaving:
         self._forget_ended()
         if len(self._sent) > AT_A_TIME or not self._ready():
             return False
-        await wait_published(self._runtime)
+        await wait_published(self._runtime.bridge)
         self._forget_ended()
         if self._link.is_closed or self._link.is_full:
             return False
@@ -219,7 +219,7 @@ class Leaving:
         return count > 0
 
     def _ready(self) -> list[Connection]:
-        return [member for member in self._resting if member.is_at_rest and self._rooms.can_depart(member)][:AT_A_TIME]
+        return [member for member in self._outs.ready if member.is_at_rest and self._rooms.can_depart(member)]
 
     def _forget_ended(self) -> None:
         """Those that have ended, or are ending, do so here."""
@@ -227,15 +227,20 @@ class Leaving:
             self._let_stay(connection)
 
     def _let_stay(self, connection: Connection) -> None:
-        self._held.pop(connection, None)
-        self._values.pop(connection, None)
-        self._resting.discard(connection)
+        self._forget(connection)
         self._kept.add(connection)
-        connection.go_on()
+        self._keys.stay(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        self._held.pop(connection, None)
+        self._outs.forget(connection)
+        self._resting.discard(connection)
 
     def _next_deadline(self) -> float:
         """Until when something must have changed."""
         deadlines = [self._ends_at, *islice(self._held.values(), 1)]
+        if (keys_at := self._keys.deadline) is not None:
+            deadlines.append(keys_at)
         if self._sent:
             deadlines.append(self._answered_at + ANSWER_SECONDS)
         return min(deadlines)
@@ -255,35 +260,20 @@ class Leaving:
 
     def _send(self, member: object, addresses: tuple[str, ...], groups: tuple[bytes, ...]) -> bool:
         assert isinstance(member, Connection)
-        carried = member.frozen(addresses, groups, self._values.get(member, ()))
+        carried = member.frozen(addresses, groups, self._outs.values_of(member))
         if carried is None:
             return False  # in the middle of what can't be described: a little later
         try:
-            state = carried.to_bytes()
-            self._pass(carried.offer.id, state, member.fileno())
+            send_state(self._link, partial(Carried, carried.offer.id), carried.to_bytes(), (member.fileno(),))
         except (NotCarried, MoveError, OSError) as error:
             log.error("move: a connection stays: %s", error)
-            member.thaw()
             self._let_stay(member)
             return False
-        del self._held[member]
-        self._values.pop(member, None)
-        self._resting.discard(member)
+        self._forget(member)
         if not self._sent:
             self._answered_at = self._loop.time()
         self._sent[carried.offer.id] = member
         return True
-
-    def _pass(self, id: HandOverId, state: bytes, fd: int) -> None:
-        if len(state) <= MAX_STATE_BYTES:
-            self._link.send(Carried(id, state), (fd,))
-            return
-        memory = os.memfd_create("stickygw-state", os.MFD_CLOEXEC)
-        try:
-            os.write(memory, state)
-            self._link.send(Carried(id, b""), (fd, memory))
-        finally:
-            os.close(memory)
 
     async def _wait(self, deadline: float) -> bool:
         """Wait until something has changed. False: nothing has until `deadline`."""
@@ -304,30 +294,40 @@ class Leaving:
     # What comes
 
     def _received(self, message: MoveMessage, fds: list[int]) -> None:
-        for fd in fds:
-            os.close(fd)
         match message:
             case Adopted(id):
                 self._adopted(id)
             case Refused(id, why):
                 self._refused(id, why)
+            case KeyTaken(key):
+                self._keys.taken(key)
+            case KeyRefused(key, why):
+                self._keys.refuse_key(key, why)
             case Listening(number, addresses):
                 self._rooms.listening(number, addresses)
             case Copy(channel, data):
-                self._rooms.copies.received(channel, data)
+                copy = read_copy(data, fds)
+                if copy is not None:
+                    self._rooms.copies.received(channel, copy)
             case Settled(origin):
                 self._rooms.copies.settled(origin)
             case _:
                 log.error("move: a %s where none belongs", type(message).__name__)
+        for fd in fds:
+            os.close(fd)
         self._changed.set()
 
     def _adopted(self, id: HandOverId) -> None:
         self._answered_at = self._loop.time()
         connection = self._sent.pop(id, None)
         if connection is not None:
-            connection.let_go()
+            self._let_go(id, connection)
             self.outcome.moved += 1
-            self._on_moved(id)
+
+    def _let_go(self, id: HandOverId, connection: Connection) -> None:
+        connection.let_go()
+        self._keys.left(connection)
+        self._on_moved(id)
 
     def _refused(self, id: HandOverId, why: str) -> None:
         self._answered_at = self._loop.time()
@@ -335,30 +335,22 @@ class Leaving:
         if connection is not None:
             log.warning("move: the new code does not take a connection: %s", why)
             self.outcome.refused += 1
-            connection.thaw()
-            connection.shut(1012, "restarting")
-
-    def _send_copy(self, channel: bytes, data: bytes) -> None:
-        if not self._link.is_full:
-            try:
-                self._link.send(Copy(channel, data))
-            except MoveError:
-                pass  # too long for a datagram: it goes through the store alone
+            self._keys.refuse(connection)
 
     def _end(self) -> None:
         """Those that have no other worker stay. One that was sent and is not answered for is the other's while it
         lives: it may have adopted it."""
-        if self._link.is_closed:
-            unread = list(self._sent)
-        else:
-            unread = [message.id for message in self._link.take_back() if isinstance(message, Carried)]
+        unsent = self._link.take_back()
+        self._keys.end([message.key for message in unsent if isinstance(message, KeyState)])
+        unread = list(self._sent)
+        if not self._link.is_closed:
+            unread = [message.id for message in unsent if isinstance(message, Carried)]
         for id in unread:
             connection = self._sent.pop(id, None)
             if connection is not None:
-                connection.thaw()
+                self._keys.stay(connection)
         for id, connection in self._sent.items():
-            connection.let_go()
-            self._on_moved(id)
+            self._let_go(id, connection)
         self._sent.clear()
         for connection in tuple(self._held):
             self._let_stay(connection)

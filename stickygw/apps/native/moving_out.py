@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from stickygw.apps.native.connection import Connection
-from stickygw.apps.native.leaving import Leaving, Outcome, wait_published
+from stickygw.apps.native.leaving import Leaving, Outcome
+from stickygw.apps.native.published import wait_published
 from stickygw.apps.native.runtime import Runtime
-from stickygw.routing.home import home_of
+from stickygw.routing.home import home_of, home_of_key
 from stickygw.types import HandOverId, Slot
 
 log = logging.getLogger("stickygw.move")
@@ -52,6 +53,7 @@ class MovingOut:
                 within_seconds=within_seconds,
                 on_moved=on_moved,
                 belongs=partial(self._belongs, slot),
+                key_belongs=partial(self._key_belongs, slot),
                 is_same_slot=slot == own,
                 wait_for_others=partial(self._wait_for_others, slot),
             )
@@ -68,7 +70,7 @@ class MovingOut:
                 move.cancel()
         # The next worker may begin to move now, to the same others. What these have heard over a link of ours is to be
         # at the store by then: or that one's connections had a position before it, and the others a record from after.
-        await wait_published(self._runtime)
+        await wait_published(self._runtime.bridge)
         return self.outcome
 
     @property
@@ -78,7 +80,8 @@ class MovingOut:
         return Outcome(
             sum(each.moved for each in outcomes),
             sum(each.refused for each in outcomes),
-            sum(each.is_websocket and each.is_open for each in self._runtime.connections),
+            sum(each.left for each in outcomes)
+            + sum(each.is_websocket and each.is_open for each in self._runtime.connections),
         )
 
     async def _run(self, slot: Slot, leaving: Leaving) -> None:
@@ -100,6 +103,9 @@ class MovingOut:
 
     def _belongs(self, slot: Slot, connection: Connection) -> bool:
         return self._home(connection) == slot
+
+    def _key_belongs(self, slot: Slot, key: bytes) -> bool:
+        return home_of_key(key, self._slots) == slot
 
     def _home(self, connection: Connection) -> Slot:
         home = self._homes.get(connection)

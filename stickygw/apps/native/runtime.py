@@ -18,6 +18,7 @@ from stickygw.apps.asgi.registrar import Registrar
 from stickygw.apps.native.audience import Audience, Target
 from stickygw.apps.native.drain import SpreadClosing
 from stickygw.apps.native.gaps import Gaps
+from stickygw.apps.native.keyed import Keys
 from stickygw.apps.native.offload import Offload
 from stickygw.apps.native.schedule import Schedule
 from stickygw.apps.native.tells import Tells
@@ -41,6 +42,7 @@ from stickygw.wire.tell import SESSIONS_IN_USE
 if TYPE_CHECKING:
     from stickygw.apps.asgi.host import AsgiHost
     from stickygw.apps.native.app import App
+    from stickygw.apps.native.coming_keys import ComingKeys
     from stickygw.apps.native.connection import Connection
 
 log = logging.getLogger("stickygw.app")
@@ -119,6 +121,14 @@ class Runtime:
         """What runs: handlers, and an ASGI application's requests."""
         self._empty: asyncio.Future[None] | None = None
         """Done when the last connection has ended, while somebody waits for that."""
+        self.keys = Keys(
+            is_kept=bool(app.handlers.key_out or app.handlers.key_in),
+            linger_seconds=settings.key_linger,
+            now=self.loop.time,
+        )
+        """The affinity keys that the application may keep something for."""
+        self.coming_keys: set[ComingKeys] = set()
+        """The moves that may bring another worker's."""
         self.audience = Audience(hub, bridge, targets=lambda: self.connections, random_bytes=os.urandom)
         """Whom messages are for."""
         self.schedule = Schedule(
@@ -267,11 +277,13 @@ class Runtime:
     def closed(self, connection: Connection) -> None:
         """`connection` is over, its last handler too."""
         self.sessions.release(connection.session)
+        self.keys.ended(connection.affinity_key, connection)
         self.ended(connection)
 
     def moved(self, connection: Connection) -> None:
         """Another worker has `connection`, and counts what it has had here."""
         self.sessions.release(connection.session)
+        self.keys.ended(connection.affinity_key, connection)
         self._forget(connection)
 
     def ended(self, connection: Served) -> None:

@@ -41,19 +41,24 @@ class State(dict[str, Any]):
 
 
 def packed(name: object, value: Any) -> bytes:
-    """`value` as it travels. Raises `StateValueError`."""
+    """`value`, which ``conn.state`` has as `name`, as it travels. Raises `StateValueError`."""
     if not isinstance(name, str):
         raise StateValueError(f"conn.state has text as keys, not {type(name).__name__}")
+    return packed_value(f"conn.state[{name!r}]", value)
+
+
+def packed_value(what: str, value: Any, *, max_bytes: int = MAX_VALUE_BYTES) -> bytes:
+    """`value` as it travels; the error says that it is `what`. Raises `StateValueError`."""
     try:
         data: bytes = msgpack.packb(value, datetime=True)
         unpacked(data)  # a dict keyed by tuples can be packed, but never read again
     except (TypeError, ValueError, OverflowError, msgpack.UnpackException) as error:
-        raise StateValueError(f"conn.state[{name!r}] cannot go to another worker with this value: {error}") from error
-    if len(data) > MAX_VALUE_BYTES:
-        raise StateValueError(f"conn.state[{name!r}] has {len(data)} bytes packed; at most {MAX_VALUE_BYTES} can move")
+        raise StateValueError(f"{what} cannot go to another worker with this value: {error}") from error
+    if len(data) > max_bytes:
+        raise StateValueError(f"{what} has {len(data)} bytes packed; at most {max_bytes} can move")
     return data
 
 
 def unpacked(data: bytes) -> Any:
-    """The value that `packed` made these bytes of. Raises what msgpack does."""
+    """The value that `packed_value` made these bytes of. Raises what msgpack does."""
     return msgpack.unpackb(data, strict_map_key=False, timestamp=3)

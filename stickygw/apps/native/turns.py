@@ -154,6 +154,11 @@ class Turns:
         return self._handlers.coroutine is None and self.closed is None and self._on_idle is None
 
     @property
+    def is_coroutine(self) -> bool:
+        """Whether one coroutine serves it all its life."""
+        return self._handlers.coroutine is not None
+
+    @property
     def is_at_rest(self) -> bool:
         """Whether no handler runs, and none begins."""
         return self._is_held and not self._is_busy

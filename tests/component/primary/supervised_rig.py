@@ -24,6 +24,7 @@ from stickygw.wire.link import Configure
 BEGIN = """
     import array, os, signal, socket, sys, time
     from stickygw.wire.link import *
+    from stickygw.wire.link_codec import *
     link = socket.socket(fileno=int(sys.argv[1]))
     link.set_inheritable(False)
     configure = decode(link.recv(1 << 17))

@@ -154,7 +154,7 @@ async def test_slots_that_an_operator_has_added_or_drained_stay_so() -> None:
 
             assert (await command(gateway, "drain", "1")).returncode == 0
             staying = [rider for rider in riders if not rider.ended.done()]
-            assert {rider.slot for rider in staying} == {0, 2}
+            assert {(await rider.who())["slot"] for rider in staying} == {0, 2}
             kill_primary(gateway)
             await start_again(gateway)
             assert await slot_states(gateway) == {0: "ready", 1: "drained", 2: "ready"}

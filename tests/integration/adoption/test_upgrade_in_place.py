@@ -13,10 +13,14 @@ from support.adoption import MOVING, MOVING_FILE, assert_logged, children, rider
 from support.gateway import IN_TURNS, Gateway, running_gateway
 from support.moving_clients import Rider
 from support.moving_load import riding
+from support.raw import upgrade
 from support.steering import command, status
 from support.waiting import wait_until
 
 from stickygw.errors import ExitCode
+
+SLOW_SECONDS = 0.5
+"""So long a slow client takes for the rest of its request, once the new code was checked: less than `CLEAR_SECONDS`."""
 
 
 class Opener:
@@ -88,6 +92,35 @@ async def test_clients_under_load_miss_nothing_of_two_upgrades() -> None:
             assert {rider.generations >= {1, 2, 3} for rider in ride.riders} == {True}
             assert (gateway.pid, (await status(gateway))["pid"]) == (pid, pid)
         assert "Traceback" not in gateway.log
+
+
+async def test_who_was_still_sending_the_request_is_served_before_the_upgrade() -> None:
+    async with running_gateway(MOVING, *IN_TURNS, workers=2) as gateway:
+        request = upgrade("/in/half")
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        try:
+            writer.write(request[:-10])
+
+            async def is_pending() -> bool:
+                return bool((await status(gateway))["pending"] == 1)
+
+            await wait_until(is_pending)
+            upgrading = asyncio.create_task(command(gateway, "upgrade"))
+            await wait_until(lambda: is_checking(gateway), seconds=30)
+            await wait_until(lambda: not is_checking(gateway), seconds=30)
+            await asyncio.sleep(SLOW_SECONDS)
+            assert not upgrading.done()
+            writer.write(request[-10:])
+            async with asyncio.timeout(20):
+                assert (await reader.readline()).startswith(b"HTTP/1.1 101 ")
+            assert (await upgrading).returncode == 0
+        finally:
+            writer.close()
+
+
+def is_checking(gateway: Gateway) -> bool:
+    """Whether the new code is being asked if it would start."""
+    return any("--dry-run" in line for state, line in children(gateway.pid).values() if state != "Z")
 
 
 @pytest.mark.long

@@ -85,8 +85,9 @@ class FleetMachine(RuleBasedStateMachine):
         self.limits = limits
         self.world = World(slots, limits=limits, seed=seed, beat_seconds=3.0)
         self.world.characters = first
-        for slot, generation, is_draining in before:
-            self.world.find(slot % slots, generation, is_draining=is_draining)
+        one_each = {slot % slots: (generation, is_draining) for slot, generation, is_draining in before}
+        for slot, (generation, is_draining) in one_each.items():
+            self.world.find(slot, generation, is_draining=is_draining)
         # There was never a time when all were drained.
         there = tuple(slot for slot in drained if slot < slots)
         self.world.tell(to.Begun(there if before and len(there) < slots else ()))

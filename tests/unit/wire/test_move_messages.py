@@ -17,6 +17,11 @@ from stickygw.wire.move import (
     Carried,
     Copy,
     Finished,
+    KeyRefused,
+    Keys,
+    KeyState,
+    KeyStays,
+    KeyTaken,
     Listening,
     MoveError,
     MoveMessage,
@@ -47,6 +52,11 @@ messages: st.SearchStrategy[MoveMessage] = st.one_of(
     st.builds(Adopted, ids),
     st.builds(Refused, ids, addresses),
     st.builds(Finished),
+    st.builds(Keys, st.lists(st.binary(max_size=60)), st.booleans()),
+    st.builds(KeyState, st.binary(max_size=60), st.binary(max_size=600)),
+    st.builds(KeyStays, st.binary(max_size=60)),
+    st.builds(KeyTaken, st.binary(max_size=60)),
+    st.builds(KeyRefused, st.binary(max_size=60), addresses),
 )
 
 
