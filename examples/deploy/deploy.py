@@ -112,7 +112,10 @@ def in_words(sight: Sight) -> str:
 
 
 async def run(clients: int, outage: float, folder: Path) -> int:
-    """All steps; the exit status."""
+    """All steps; the exit status. SIGTERM cancels it, as Ctrl-C does: nothing is left."""
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     app = folder / "app.py"
     app.write_text(APP.read_text())
     # Without its slow start the third worker gets its share of newcomers at once.
@@ -135,7 +138,6 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=200, help="how many talk (default: 200)")
     parser.add_argument("--outage", type=float, default=2.0, help="seconds without a primary (default: 2)")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: nothing is left
     with tempfile.TemporaryDirectory(prefix="deploy-") as folder:
         return asyncio.run(run(options.clients, options.outage, Path(folder)))
 
@@ -143,5 +145,5 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)

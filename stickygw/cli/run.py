@@ -16,13 +16,15 @@ from stickygw.cli.options import Options, settings_options
 from stickygw.cli.sound import sound_settings
 from stickygw.cli.store import require_redis
 from stickygw.config.settings import Settings
+from stickygw.primary.whereabouts import places_of
 
 
 @click.command()
 @click.argument("target")
 @click.option("--dry-run", is_flag=True, help="Check all that is checked before the start, and start nothing.")
+@click.option("--show-places", is_flag=True, hidden=True)  # for an upgrade: `refuse_if_moved`
 @settings_options
-def run(target: str, options: Options, dry_run: bool) -> None:
+def run(target: str, options: Options, dry_run: bool, show_places: bool) -> None:
     """Run the gateway with the application TARGET: module:attribute or path/to/file.py:attribute."""
     directory = Path.cwd()
     loaded = sound_settings(options, directory=directory)
@@ -30,6 +32,8 @@ def run(target: str, options: Options, dry_run: bool) -> None:
     url = loaded.settings.redis.url
     if url is not None:
         require_redis(url.get_secret_value(), origin=loaded.origin("redis.url"))
+    if show_places:
+        click.echo(json.dumps(places_of(loaded.settings)))
     if not dry_run:
         become_primary(loaded.settings, str(where), sys.argv[1:])
 

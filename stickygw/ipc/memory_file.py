@@ -1,4 +1,4 @@
-"""States, and copies of messages, on a move link that are too long for a datagram: they travel in a memory file, the last descriptor."""
+"""States, and copies of messages, that are too long for a datagram: they travel in a memory file as last descriptor."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ def send_state(link: MoveLink, message: Callable[[bytes], MoveMessage], state: b
         return
     memory = os.memfd_create("stickygw-state", os.MFD_CLOEXEC)
     try:
-        os.write(memory, state)
-        link.send(message(b""), (*fds, memory))
+        rest = memoryview(state)
+        while rest:  # less is written where files may not be as long, or memory is short: the next write says so
+            rest = rest[os.write(memory, rest) :]
+        link.send(message(b""), (*fds, memory), file_bytes=len(state))
     finally:
         os.close(memory)
 

@@ -14,7 +14,7 @@ from stickygw.wire.move import MAX_MESSAGE_BYTES, MoveError, MoveMessage, decode
 log = logging.getLogger("stickygw.move")
 
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
-"""What may wait for a partner whose loop is busy; who sends looks at `is_full` before."""
+"""What may wait for a partner whose loop is busy, memory files included; who sends looks at `is_full` before."""
 
 
 class MoveLink:
@@ -33,9 +33,9 @@ class MoveLink:
     ) -> None:
         self._on_message = on_message
         self._on_closed = on_closed
-        self._unsent: deque[tuple[bytes, list[int]]] = deque()  # with copies of the descriptors
+        self._unsent: deque[tuple[bytes, list[int], int]] = deque()  # with copies of the descriptors, and the size
         self._unsent_bytes = 0
-        self._when_sent: list[Callable[[], None]] = []
+        self._when_sent: dict[Callable[[], None], None] = {}
         self._datagrams = Datagrams(
             sock, max_bytes=MAX_MESSAGE_BYTES, on_datagram=self._received, on_closed=self._closed
         )
@@ -50,8 +50,9 @@ class MoveLink:
         """Whether more than `MAX_UNSENT_BYTES` wait."""
         return self._unsent_bytes > MAX_UNSENT_BYTES
 
-    def send(self, message: MoveMessage, fds: Sequence[int] = ()) -> None:
-        """Send it, now or behind what waits, with copies of `fds`. On a link that is over nothing happens.
+    def send(self, message: MoveMessage, fds: Sequence[int] = (), *, file_bytes: int = 0) -> None:
+        """Send it, now or behind what waits, with copies of `fds`, of which one is a file of `file_bytes`. On a link
+        that is over nothing happens.
 
         Raises `MoveError` for what is too long, and OSError when no copy of a descriptor can be had.
         """
@@ -67,19 +68,20 @@ class MoveLink:
             raise
         if not self._unsent:
             self._datagrams.wait_writable(self._send_rest)
-        self._unsent.append((data, copies))
-        self._unsent_bytes += len(data)
+        self._unsent.append((data, copies, len(data) + file_bytes))
+        self._unsent_bytes += len(data) + file_bytes
 
     def when_sent(self, call: Callable[[], None]) -> None:
-        """Call `call` when nothing waits: perhaps at once; if the link is over before, never."""
+        """Call `call` when nothing waits: perhaps at once; if the link is over before, never. Asked for again before
+        that, it is called once."""
         if self._unsent:
-            self._when_sent.append(call)
+            self._when_sent[call] = None
         elif not self.is_closed:
             call()
 
     def take_back(self) -> list[MoveMessage]:
         """Forget what waits, which the other end will not have; what it was."""
-        waiting = [decode(data) for data, _ in self._unsent]
+        waiting = [decode(data) for data, _, _ in self._unsent]
         self._drop()
         return waiting
 
@@ -90,14 +92,14 @@ class MoveLink:
 
     def _send_rest(self) -> None:
         while self._unsent:
-            data, fds = self._unsent[0]
+            data, fds, size = self._unsent[0]
             if not self._datagrams.send(data, fds):
                 self._datagrams.wait_writable(self._send_rest)
                 return
             self._unsent.popleft()
-            self._unsent_bytes -= len(data)
+            self._unsent_bytes -= size
             _close(fds)
-        waiting, self._when_sent = self._when_sent, []
+        waiting, self._when_sent = self._when_sent, {}
         for call in waiting:
             call()
 
@@ -115,7 +117,7 @@ class MoveLink:
         self._on_closed()
 
     def _drop(self) -> None:
-        for _, fds in self._unsent:
+        for _, fds, _ in self._unsent:
             _close(fds)
         self._unsent.clear()
         self._unsent_bytes = 0

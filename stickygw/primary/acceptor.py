@@ -52,7 +52,9 @@ class Acceptor:
         self._is_accepting = False
 
     def start(self) -> None:
-        """Begin, or go on, to accept."""
+        """Begin, or go on, to accept; once closed, nothing."""
+        if not self._listeners:
+            return
         if self._spare < 0:
             self._spare = _spare_descriptor()
         self._pause = None

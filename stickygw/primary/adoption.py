@@ -24,12 +24,24 @@ log = logging.getLogger("stickygw.adoption")
 MAX_LISTENERS = 64
 """Of one worker; it has one for each address of the setting `bind`."""
 
+REST_SECONDS = 0.15
+"""How long nobody is let in when there is no descriptor; the door would wake us without end meanwhile."""
+
 
 class FoundWorker:
-    """A worker without a primary, from its knock on. `on_known(self)` is called once it has said who it is."""
+    """A worker without a primary, from its knock on.
+
+    `on_known(self)` is called once it has said who it is, `on_lost(self)` if it is gone before that. What one says
+    behind its name, and its end, wait for who takes it over (`listen`).
+    """
 
     def __init__(
-        self, sock: socket.socket, pid: int, *, on_known: Callable[[FoundWorker], None], on_lost: Callable[..., None]
+        self,
+        sock: socket.socket,
+        pid: int,
+        *,
+        on_known: Callable[[FoundWorker], None],
+        on_lost: Callable[[FoundWorker], None],
     ) -> None:
         self.pid = pid
         self.orphan: Orphan | None = None
@@ -109,7 +121,7 @@ class FoundWorker:
         self.is_lost = True
         if self._on_closed is not None:
             self._on_closed()
-        else:
+        elif self.orphan is None:
             self._on_lost(self)
 
 
@@ -125,6 +137,7 @@ class AdoptionDoor:
         self.on_known = on_known
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
+        self._rest: asyncio.TimerHandle | None = None
         self._coming: set[FoundWorker] = set()
 
     def open(self) -> None:
@@ -140,12 +153,15 @@ class AdoptionDoor:
             sock.close()
             raise RuntimeDirError(f"{self._path} cannot be made: {error.strerror or error}") from error
         self._sock = sock
-        self._loop.add_reader(sock.fileno(), self._knocked)
+        self._listen()
 
     def close(self) -> None:
         """Nobody comes in any more; who has not said who it is looks further. Idempotent."""
         if self._sock is None:
             return
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
         self._sock = None
@@ -157,19 +173,32 @@ class AdoptionDoor:
         except OSError as error:
             log.warning("%s cannot be removed: %s", self._path, error.strerror)
 
+    def _listen(self) -> None:
+        assert self._sock is not None
+        self._rest = None
+        self._loop.add_reader(self._sock.fileno(), self._knocked)
+
     def _knocked(self) -> None:
         assert self._sock is not None
         try:
             sock, _ = self._sock.accept()
-        except OSError as error:  # it has gone away, or there is no descriptor now: it comes again
-            log.debug("a worker cannot come in: %s", error)
+        except BlockingIOError:  # it has gone away
+            return
+        except OSError as error:  # no descriptor now: it waits
+            log.warning("a worker cannot come in: %s", error)
+            self._loop.remove_reader(self._sock.fileno())
+            self._rest = self._loop.call_later(REST_SECONDS, self._listen)
             return
         peer = peer_of(sock)
         if peer.uid != os.geteuid():
             log.error("process %d of user %d is no worker of this gateway", peer.pid, peer.uid)
             sock.close()
             return
-        self._coming.add(FoundWorker(sock, peer.pid, on_known=self._known, on_lost=self._coming.discard))
+        self._coming.add(FoundWorker(sock, peer.pid, on_known=self._known, on_lost=self._lost))
+
+    def _lost(self, worker: FoundWorker) -> None:
+        self._coming.discard(worker)
+        worker.close()
 
     def _known(self, worker: FoundWorker) -> None:
         self._coming.discard(worker)

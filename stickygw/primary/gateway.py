@@ -43,7 +43,7 @@ from stickygw.supervision import events as to
 from stickygw.supervision.fleet import Fleet
 from stickygw.supervision.roster import Limits
 from stickygw.types import GatewayId, Slot, WorkerId
-from stickygw.wire.link import Configure, Orphan
+from stickygw.wire.link import Configure
 from stickygw.wire.status import RoomStorePlace, SessionStorePlace
 
 log = logging.getLogger("stickygw.adoption")
@@ -53,8 +53,8 @@ class Gateway:
     """What a connection meets, what supervises the workers, and what steers both. Nothing runs before it is started.
 
     `on_ready()` is called when every slot has had a ready worker, `on_failed(reason)` when the application cannot
-    start; `stop()` and `upgrade(on_progress)` are what the commands of these names wait for. `arguments`: see
-    `Upgrade`.
+    start; `stop()` and `upgrade(on_progress)` are what the commands of these names wait for. `arguments`
+    and `configured`: see `Upgrade`.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Gateway:
         orphans: Orphans,
         *,
         arguments: Sequence[str],
+        configured: Settings,
         notifier: Notifier,
         started_at: float,
         on_ready: Callable[[], None],
@@ -75,7 +76,9 @@ class Gateway:
         assert settings.runtime_dir is not None
         self._settings = settings
         self._target = target
+        self._listeners = listeners
         self._orphans = orphans
+        self._is_started = False
         self._at_end = ExitStack()
         self.counters = Counters()
         self._build_the_way_in(listeners)
@@ -83,6 +86,7 @@ class Gateway:
         self.steering = Steering(self.supervisor, notifier)
         self.upgrade = Upgrade(
             arguments,
+            configured,
             supervisor=self.supervisor,
             acceptor=self.acceptor,
             intake=self.intake,
@@ -109,34 +113,57 @@ class Gateway:
     def start(self) -> None:
         """Adopt the workers that a killed primary has left, and start the others. Adopted ones that run something else
         are replaced then."""
+        self._is_started = True
         orphans = self._orphans
         found, orphans.found = orphans.found, []
+        orphans.stragglers.on_changed = self._write_roll
         for worker in found:
+            worker.close_listeners()  # of those that came after the first
             self._learning.learn(worker.known.slot, worker.learnt)
         self.supervisor.start(found, drained=orphans.drained)
         orphans.door.on_known = self._adopt_late
+        orphans.stragglers.end_after(self._settings.heartbeat_timeout)
+        for listener in self._listeners:
+            listener.keeps_file = False  # the workers are ours, and end with us
         if found:
-            self._catch_up([worker.known for worker in found])
+            self._catch_up(found)
 
     def _adopt_late(self, worker: FoundWorker) -> None:
         worker.close_listeners()
         self._learning.learn(worker.known.slot, worker.learnt)
         self.supervisor.adopt(worker)
+        self._orphans.stragglers.discard(worker.pid)
+        self._catch_up([worker])
 
-    def _catch_up(self, adopted: Sequence[Orphan]) -> None:
-        """Have the slots and the code that this gateway is to have, and not the one before it."""
+    def _catch_up(self, found: Sequence[FoundWorker]) -> None:
+        """Have the slots and the code that this gateway is to have, and not the one before it. Who drains, or is about
+        to be replaced, makes no difference."""
+        staying = self._staying_pids()
+        adopted = [worker.known for worker in found if worker.pid in staying]
+        if not adopted:
+            return
         ours = _comparable(self._settings)
         changed = {name for who in adopted for name, value in ours.items() if who.settings.get(name) != value}
         if any(who.target != self._target for who in adopted):
             changed.add("TARGET")
-        if len({who.generation for who in adopted if not who.is_draining}) > 1:
+        if len({who.generation for who in adopted}) > 1:
             changed.add("generation")  # a reload that was not finished
+        if self._orphans.has_lost_listeners:
+            self._orphans.has_lost_listeners = False
+            changed.add("listening socket")
         if "workers" in changed:
             self.supervisor.ask(to.Scale(worker_count(self._settings.workers)))
         if changed:
             log.info("the adopted workers run with another %s: reloading", ", ".join(sorted(changed)))
         if changed or self._orphans.is_upgrade:
+            self._orphans.is_upgrade = False
             self.caught_up = self.steering.reload()
+
+    def _staying_pids(self) -> set[int | None]:
+        """The processes that own their slots, for as long as nothing else is asked."""
+        records = self.supervisor.fleet.slots
+        owners = [record.owner for record in records if record.owner is not None and record.coming is None]
+        return {self.supervisor.pid_of(owner.id) for owner in owners}
 
     def become_anew(self, environment: Mapping[str, str]) -> NoReturn:
         """Execute the newest code, once `upgrade` is prepared. Raises OSError, and goes on."""
@@ -209,7 +236,7 @@ class Gateway:
         self, listeners: Sequence[socket.socket], on_ready: Callable[[], None], on_failed: Callable[[str], None]
     ) -> None:
         fleet = Fleet(self._slots_at_first(), limits=self._limits(), random=random.random)
-        self._at_end.callback(self._orphans.roll.remove)  # when all are killed
+        self._at_end.callback(self._end_stragglers)
         self.supervisor = Supervisor(
             fleet,
             self._configure,
@@ -245,9 +272,16 @@ class Gateway:
         found = [worker.known.workers for worker in self._orphans.found]
         return max(found) if found else worker_count(self._settings.workers)
 
+    def _end_stragglers(self) -> None:
+        """Nobody is left, since all are killed. Before the start nobody was ours."""
+        if self._is_started:
+            self._orphans.stragglers.kill()
+            self._orphans.roll.remove()
+
     def _write_roll(self, *, is_upgrade: bool = False) -> None:
         drained = [record.slot for record in self.supervisor.fleet.slots if record.is_drained]
-        self._orphans.roll.write(self.supervisor.pids, drained, is_upgrade=is_upgrade)
+        pids = [*self.supervisor.pids, *self._orphans.stragglers.pids]
+        self._orphans.roll.write(pids, drained, is_upgrade=is_upgrade)
 
     def _worker_gone(self, worker: WorkerId) -> None:
         self.tells.gone(worker)

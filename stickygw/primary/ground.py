@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
-from stickygw.config.address import AddressKind, parse_address
 from stickygw.config.settings import Settings
 from stickygw.errors import SettingsError
 from stickygw.primary.limits import connections_within, pending_within, raise_descriptor_limit
@@ -17,6 +15,7 @@ from stickygw.primary.listener import Listener, bind
 from stickygw.primary.orphans import Orphans
 from stickygw.primary.runtime_dir import open_runtime_dir, open_state_dir, own_gateway_id, own_secret, port_name
 from stickygw.primary.valkey import EmbeddedValkey, find_binary
+from stickygw.primary.whereabouts import known_name
 
 log = logging.getLogger("stickygw.primary")
 
@@ -41,7 +40,7 @@ class Ground:
     async def prepare(self) -> None:
         """Lock the directories, bind the addresses or take them over, see to a store. Raises `OperatorError`."""
         descriptors = raise_descriptor_limit()
-        name = _known_name(self.settings)
+        name = known_name(self.settings)
         if name is not None:
             await self._open_runtime_dir(name)
             self.listeners = self.orphans.listeners(self.settings.bind)
@@ -59,6 +58,14 @@ class Ground:
             max_pending=pending_within(descriptors, self.settings.max_pending),
         )
 
+    async def end_orphans(self, seconds: float) -> None:
+        """The start is given up for good: end the workers that it was to adopt, SIGTERM and SIGKILL after `seconds`.
+        Cancelled, it kills them."""
+        if self._orphans is not None:
+            await self._orphans.end(seconds)
+            for listener in self.listeners:
+                listener.keeps_file = False
+
     def close(self) -> None:
         """Give everything back; an embedded store that still runs is killed. Idempotent."""
         self._at_end.close()
@@ -69,10 +76,9 @@ class Ground:
         self._set(runtime_dir=runtime.path)
         self._orphans = Orphans(runtime.path)
         self._at_end.callback(self._orphans.close)
-        if self.settings.adopt:
-            await self._orphans.wait()
-        else:
+        if not (self.settings.adopt or self._orphans.is_upgrade):  # without it, too, an upgrade ends nobody
             await self._orphans.end(self.settings.stop_timeout)
+        await self._orphans.wait()
 
     def _open_state_dir(self, name: str) -> None:
         """Complete the settings by what is kept there."""
@@ -102,12 +108,3 @@ class Ground:
 
     def _set(self, **changes: Any) -> None:
         self.settings = self.settings.model_copy(update=changes)
-
-
-def _known_name(settings: Settings) -> str | None:
-    """What the default directories are called, as far as it is known before the addresses are bound. None: it is not,
-    and it matters."""
-    first = parse_address(settings.bind[0])
-    if first.kind is AddressKind.UNIX:
-        return port_name(None, Path(first.path))
-    return port_name(first.port, None) if first.port or settings.runtime_dir is not None else None

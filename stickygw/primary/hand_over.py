@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable
 from functools import partial
 from itertools import count
 from typing import assert_never
@@ -26,6 +25,7 @@ from stickygw.primary.opening import Opening
 from stickygw.primary.refusal import Refusals, TurnedAway
 from stickygw.primary.slots import Slots
 from stickygw.primary.taker import Taker
+from stickygw.primary.takers import Takers
 from stickygw.routing.load import Load
 from stickygw.routing.router import Route, Router, SlotView
 from stickygw.types import HandOverId, Slot, WorkerId
@@ -36,9 +36,6 @@ log = logging.getLogger("stickygw.hand_over")
 MAX_HOPS = 2
 """So often a connection is routed again before it gets 503: one that kills its workers must not kill them all."""
 FLUSH_AGAIN_SECONDS = 0.02
-
-LEFT_SECONDS = 5.0
-"""What a worker had that died while it moved is kept in mind so long: the other one may have adopted it."""
 
 _TURNED_AWAY = {
     TurnedAway.SLOT_QUEUE_FULL: "Too many connections wait for this worker.",
@@ -70,8 +67,8 @@ class HandOvers:
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time
         self._slots = Slots(max_connections=max_connections, lag_limit=lag_limit, slow_start=slow_start)
-        self._takers: dict[WorkerId, Taker] = {}
-        """The owners of slots, and those that were it and still have connections."""
+        self.takers = Takers(router, self._slots, counters, on_taken=self._take)
+        """Whose each connection is that a worker has."""
         self._router = router
         self._refusals = refusals
         self._counters = counters
@@ -80,8 +77,6 @@ class HandOvers:
         self._ids = count(secrets.randbits(30) << 32)
         self._waits: Deadlines[HandOver] = Deadlines(slot_wait, on_expired=self._waited_long_enough)
         self._answers: Deadlines[HandOver] = Deadlines(slot_wait, on_expired=self._not_answered)
-        self._left: dict[HandOverId, tuple[Slot, bytes | None]] = {}
-        """Of workers that died while they moved: slots and keys of what nobody has adopted yet."""
         self._is_stopping = False
 
     @property
@@ -93,17 +88,17 @@ class HandOvers:
     def connections(self) -> int:
         """Those with workers, and those on their way."""
         waiting = sum(len(lane.queue) for lane in self._slots)
-        return waiting + sum(taker.connections for taker in self._takers.values())
+        return waiting + sum(taker.connections for taker in self.takers)
 
     @property
     def underway(self) -> int:
         """Those that no worker has yet."""
         waiting = sum(len(lane.queue) for lane in self._slots)
-        return waiting + sum(len(taker.in_flight) for taker in self._takers.values())
+        return waiting + sum(len(taker.in_flight) for taker in self.takers)
 
     def connections_of(self, worker: WorkerId) -> int:
         """Those that a worker has, and those on their way to it."""
-        taker = self._takers.get(worker)
+        taker = self.takers.get(worker)
         return taker.connections if taker is not None else 0
 
     # --- what the intake brings ---------------------------------------------------------------------------------------
@@ -145,50 +140,19 @@ class HandOvers:
         if is_drained:
             self._send_elsewhere(lane)
 
-    def adopt(
-        self,
-        worker: WorkerId,
-        slot: Slot,
-        link: Link,
-        connections: Iterable[tuple[HandOverId, bytes | None]],
-        *,
-        is_draining: bool,
-    ) -> None:
-        """A worker from before our time has these, each with its key. It is another matter whether the slot is its.
-
-        One that drains may have given some away meanwhile.
-        """
-        now = self._clock()
-        taker = Taker(worker, slot, link, now=now)
-        taker.is_moving = is_draining
-        for identifier, key in connections:
-            if is_draining and any(identifier in other.taken for other in self._takers.values()):
-                continue  # it has come over there
-            other, other_key = self._had(identifier)
-            if other_key is not None:
-                self._router.ended(other_key, other, now)
-            taker.taken[identifier] = key if key is not None and self._router.adopt(key, slot, now) else None
-        self._takers[worker] = taker
-
     def worker_is_up(self, worker: WorkerId, slot: Slot, link: Link) -> None:
         """The slot belongs to this worker, which is ready. The one before it keeps what it has, and gets no more."""
         lane = self._slots[slot]
-        taker = self._takers.get(worker) or Taker(worker, slot, link, now=self._clock())
-        lane.taker = self._takers[worker] = taker
+        lane.taker = self.takers.come(worker, slot, link)
         lane.is_flush_due = False  # what was due was for the worker before
         self._slots.look(slot)
         self._flush(lane)
 
     def worker_is_down(self, worker: WorkerId) -> None:
         """The worker is gone, and all that it said has been told: what it left untaken goes to the slot's next one."""
-        taker = self._takers.pop(worker, None)
+        taker = self.takers.gone(worker)
         if taker is None:
             return
-        if taker.is_moving:
-            self._left.update((identifier, (taker.slot, key)) for identifier, key in taker.taken.items())
-            self._loop.call_later(LEFT_SECONDS, self._forget, tuple(taker.taken))
-        else:
-            self._end(taker, list(taker.taken))
         lane = self._slots.get(taker.slot)
         if lane is not None and lane.taker is taker:
             lane.taker = None
@@ -202,38 +166,27 @@ class HandOvers:
             self._flush(lane)
             lane.count()
 
-    def moves(self, worker: WorkerId) -> None:
-        """The worker was told to give its connections to another one, which will say so."""
-        taker = self._takers.get(worker)
-        if taker is not None:
-            taker.is_moving = True
-
-    def moved_from(self, worker: WorkerId) -> tuple[int, int]:
-        """How many of the worker's connections others have said that they have, and how many it has still."""
-        taker = self._takers.get(worker)
-        return (0, 0) if taker is None else (taker.moved, len(taker.taken))
-
     def heard(self, worker: WorkerId, load: Load) -> None:
         """The worker's event loop turns, and this is its load."""
-        taker = self._takers.get(worker)
+        taker = self.takers.get(worker)
         if taker is not None:
             taker.heard_at, taker.load = self._clock(), load
             self._slots.look(taker.slot)
 
     def received(self, worker: WorkerId, message: Taken | Declined | Ended | Came) -> None:
         """The worker said this about its connections."""
-        taker = self._takers.get(worker)
+        taker = self.takers.get(worker)
         if taker is None:
             return
         match message:
             case Taken():
                 self._take(taker, message.ids)
             case Ended():
-                self._end(taker, message.ids)
+                self.takers.ended(taker, message.ids)
             case Declined():
                 self._declined(taker, message)
             case Came():
-                self._come(taker, message.ids)
+                self.takers.moved_to(taker, message.ids)
             case _:
                 assert_never(message)
 
@@ -255,10 +208,7 @@ class HandOvers:
         self.stop()
         for lane in self._slots:
             lane.taker = None
-        for taker in self._takers.values():
-            for hand_over in taker.in_flight.values():
-                hand_over.sock.close()
-        self._takers.clear()
+        self.takers.close()
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -362,44 +312,6 @@ class HandOvers:
                     self._router.taken(hand_over.key, taker.slot)
                 hand_over.sock.close()
                 self._counters.add("hand_overs", "taken")
-
-    def _end(self, taker: Taker, ids: list[HandOverId]) -> None:
-        now = self._clock()
-        for identifier in ids:
-            key = taker.taken.pop(identifier, None)
-            if key is not None:
-                self._router.ended(key, taker.slot, now)
-        self._slots.count(taker.slot)
-
-    def _come(self, taker: Taker, ids: list[HandOverId]) -> None:
-        now = self._clock()
-        for identifier in ids:
-            slot, key = self._had(identifier)
-            taker.taken[identifier] = key
-            if key is not None and slot != taker.slot:
-                self._router.moved(key, slot, taker.slot, now)
-        self._counters.add("moves", "moved", len(ids))
-        self._slots.count(taker.slot)
-
-    def _had(self, identifier: HandOverId) -> tuple[Slot, bytes | None]:
-        """From which slot a connection comes that has moved, and its key; nobody has it any more."""
-        for other in self._takers.values():
-            if identifier in other.in_flight:  # that it was taken there is still on its way to us
-                self._take(other, [identifier])
-            if identifier in other.taken:
-                self._slots.count(other.slot)
-                other.moved += 1
-                return other.slot, other.taken.pop(identifier)
-        return self._left.pop(identifier, (Slot(-1), None))
-
-    def _forget(self, ids: tuple[HandOverId, ...]) -> None:
-        now = self._clock()
-        for identifier in ids:
-            slot, key = self._left.pop(identifier, (Slot(-1), None))
-            if slot >= 0:
-                self._counters.add("moves", "lost")
-            if key is not None:
-                self._router.ended(key, slot, now)
 
     def _save(self, lane: Lane | None, hand_over: HandOver) -> None:
         """The worker that had the offer died. Wait for its successor, if nobody has read the head."""

@@ -17,12 +17,14 @@ DEFER_ACCEPT_SECONDS = 1
 class Listener:
     """One bound socket that listens; `url` is how a client names it, with the real port."""
 
-    __slots__ = ("_identity", "path", "sock", "url")
+    __slots__ = ("_identity", "keeps_file", "path", "sock", "url")
 
-    def __init__(self, sock: socket.socket, *, url: str, path: Path | None = None) -> None:
+    def __init__(self, sock: socket.socket, *, url: str, path: Path | None = None, keeps_file: bool = False) -> None:
         self.sock = sock
         self.url = url
         self.path = path
+        self.keeps_file = keeps_file
+        """Whether workers that are not ours yet serve at a Unix socket's file: it stays when we close."""
         self._identity = _identity(path) if path else None
 
     @property
@@ -30,10 +32,15 @@ class Listener:
         """The TCP port, None for a Unix socket."""
         return None if self.path else int(self.sock.getsockname()[1])
 
+    @property
+    def is_reachable(self) -> bool:
+        """Whether clients find it: not if a Unix socket's file was removed, or replaced by one that is no socket."""
+        return self.path is None or (self._identity is not None and self.path.is_socket())
+
     def close(self) -> None:
-        """Close the socket; a Unix socket's file goes too, unless another has taken the name since."""
+        """Close the socket; a Unix socket's file goes too, unless it is kept, or another has taken the name since."""
         self.sock.close()
-        if self.path and self._identity is not None and _identity(self.path) == self._identity:
+        if self.path and not self.keeps_file and self._identity is not None and _identity(self.path) == self._identity:
             self.path.unlink(missing_ok=True)
 
 
@@ -54,11 +61,11 @@ def bind(addresses: Iterable[str]) -> list[Listener]:
 
 
 def adopted(sock: socket.socket) -> Listener:
-    """A socket that listens already, for a gateway that was killed."""
+    """A socket that listens already, for workers of a gateway that was killed: it keeps its file."""
     sock.setblocking(False)
     if sock.family == socket.AF_UNIX:
         path = Path(sock.getsockname())
-        return Listener(sock, url=f"unix:{path}", path=path)
+        return Listener(sock, url=f"unix:{path}", path=path, keeps_file=True)
     return Listener(sock, url=_url(sock))
 
 

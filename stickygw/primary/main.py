@@ -27,7 +27,7 @@ from stickygw.primary.gateway import Gateway
 from stickygw.primary.ground import Ground
 from stickygw.primary.notify import Notifier
 from stickygw.primary.signals import Signals
-from stickygw.primary.upgrade import receive_signals
+from stickygw.primary.upgrade import hold_signals, receive_signals
 from stickygw.primary.valkey import EmbeddedValkey
 from stickygw.primary.watch import watched_folders
 from stickygw.supervision.spread import CLIENTS_PER_SECOND
@@ -40,6 +40,8 @@ CTRL_C_STORE_SECONDS = 0.3
 STORE_SECONDS = 5.0
 KILL_SECONDS = 1.0
 """The kernel has so long to end a worker that was killed at the end of the stop."""
+SIGNAL_TURNS = 5
+"""Turns of the loop, in which a signal that has come is told: it wakes the loop, is read, and its handler is called."""
 REPLY_SECONDS = 2.0
 """Who asked for the stop with a command has so long to take the answer."""
 
@@ -79,6 +81,7 @@ class Primary:
         self._notifier = Notifier()
         self._signals = Signals(self._reload_asked, self._scale_asked, self._upgrade_signalled)
         receive_signals()
+        self._configured = settings
         self._ground = Ground(settings)
         self._gateway: Gateway | None = None
         self._failed: asyncio.Future[str] = self._loop.create_future()
@@ -103,6 +106,7 @@ class Primary:
             if not starting.done():
                 starting.cancel()
                 await asyncio.gather(starting, return_exceptions=True)
+                await self._end_orphans()
                 return ExitCode.OK
             gateway = starting.result()
             await self._wait_for_the_end(gateway)
@@ -118,21 +122,34 @@ class Primary:
             prepared = asyncio.ensure_future(self._prepared.wait())
             await _first_of(self._failed, self._signals.asked, self._commanded, prepared)
             prepared.cancel()
-            if self._failed.done() or self._signals.asked.done() or self._commanded.done():
+            if self._is_to_stop():
                 return
             await self._become_anew(gateway)
+
+    def _is_to_stop(self) -> bool:
+        return self._failed.done() or self._signals.asked.done() or self._commanded.done()
 
     async def _become_anew(self, gateway: Gateway) -> None:
         self._prepared.clear()
         await gateway.control.drain(REPLY_SECONDS)
-        self._notifier.reloading()
-        log.info("upgrading: %d connections stay with their workers", gateway.hand_overs.connections)
+        hold_signals()
         try:
+            for _ in range(SIGNAL_TURNS):  # what came before is heard
+                await asyncio.sleep(0)
+            if self._is_to_stop():
+                log.warning("no upgrade: the gateway is to stop")
+                gateway.upgrade.cancel()
+                await gateway.control.start()
+                return
+            self._notifier.reloading()
+            log.info("upgrading: %d connections stay with their workers", gateway.hand_overs.connections)
             gateway.become_anew({**os.environ, **self._notifier.environment})
         except OSError as error:
             log.critical("the upgrade failed, and this code goes on: %s", error)
             await gateway.control.start()
             self._notifier.ready()
+        finally:
+            receive_signals()
 
     async def _start(self, at_end: ExitStack) -> Gateway:
         await self._ground.prepare()
@@ -143,6 +160,7 @@ class Primary:
             self._ground.listeners,
             self._ground.orphans,
             arguments=self._arguments,
+            configured=self._configured,
             notifier=self._notifier,
             started_at=self._started_at,
             on_ready=self._say_ready,
@@ -217,30 +235,45 @@ class Primary:
         self._notifier.stopping()
         if self._upgrading is not None:
             self._upgrading.cancel()
-        self._ground.orphans.close()
+        self._ground.orphans.door.close()
         await gateway.steering.close()
         gateway.acceptor.close()
         gateway.intake.close()
         gateway.hand_overs.stop()
         spread = min(seconds, connections / CLIENTS_PER_SECOND)
         gateway.supervisor.stop(grace_seconds=seconds, spread_seconds=spread)
+        self._ground.orphans.stragglers.terminate()
         await self._wait_for_workers(gateway, seconds + KILL_SECONDS)
+        fleet = gateway.supervisor.fleet
+        is_forced = fleet.was_forced or bool(fleet.members) or bool(self._ground.orphans.stragglers.pids)
         gateway.supervisor.kill()
+        self._ground.orphans.stragglers.kill()
         if self._ground.valkey is not None and not self._signals.insisted.done():
             await self._stop_valkey(self._ground.valkey, CTRL_C_STORE_SECONDS if is_ctrl_c else STORE_SECONDS)
         log.debug("counters: %s", gateway.counters)
-        fleet = gateway.supervisor.fleet
         if fleet.has_crashed:
             return ExitCode.FORCED_STOP
         if is_ctrl_c and not self._signals.insisted.done():
             return ExitCode.OK  # Ctrl-C promises no drain, so a short one is no failure
-        is_forced = fleet.was_forced or bool(fleet.members)
         return ExitCode.FORCED_STOP if is_forced else ExitCode.OK
 
     async def _wait_for_workers(self, gateway: Gateway, seconds: float) -> None:
-        gone = asyncio.ensure_future(gateway.supervisor.wait_gone())
+        stragglers = self._ground.orphans.stragglers
+        gone = asyncio.gather(gateway.supervisor.wait_gone(), stragglers.wait_gone())
         await _first_of(gone, self._signals.insisted, timeout=seconds)
         gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+
+    async def _end_orphans(self) -> None:
+        """The stop has come before the end of the start: nobody else will end the workers of the primary before."""
+        stop_timeout = self._ground.settings.stop_timeout
+        is_ctrl_c = self._signals.asked.result() is signal.SIGINT
+        ending = asyncio.ensure_future(
+            self._ground.end_orphans(min(CTRL_C_SECONDS, stop_timeout) if is_ctrl_c else stop_timeout)
+        )
+        await _first_of(ending, self._signals.insisted)
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
 
     async def _stop_valkey(self, valkey: EmbeddedValkey, seconds: float) -> None:
         stopping = asyncio.ensure_future(valkey.stop(seconds))

@@ -12,9 +12,10 @@ from stickygw.config.places import ROLL, WORKERS_SOCKET
 from stickygw.errors import BindError
 from stickygw.observability.words import counted
 from stickygw.primary.adoption import AdoptionDoor, FoundWorker
-from stickygw.primary.listener import Listener, adopted, is_at
+from stickygw.primary.listener import Listener, adopted, bind, is_at
 from stickygw.primary.processes import WatchedProcess
 from stickygw.primary.roll import RollFile
+from stickygw.primary.stragglers import Stragglers
 from stickygw.types import Slot
 
 log = logging.getLogger("stickygw.adoption")
@@ -36,9 +37,13 @@ class Orphans:
         self.drained: tuple[Slot, ...] = left.drained if left.pids else ()
         """The slots that an operator had drained."""
         self.is_upgrade = left.is_upgrade
-        """Whether they are those of this very process, before it was upgraded."""
+        """Whether they are those of this very process, before it was upgraded, and are still to run the new code."""
         self.found: list[FoundWorker] = []
         """Those that have come."""
+        self.stragglers = Stragglers(lambda pid: pid in self.roll.read().pids)
+        """Those that live and have not come. They may yet."""
+        self.has_lost_listeners = False
+        """Whether a socket of theirs was of no use any more, so that they keep another one open than we do."""
         self.door = AdoptionDoor(runtime_dir / WORKERS_SOCKET, self._come)
         self._news = asyncio.Event()
 
@@ -56,17 +61,19 @@ class Orphans:
                     await self._wait_news()
         except TimeoutError:
             log.warning("not adopted, for they do not answer: %s", ", ".join(f"pid {pid}" for pid in missing))
+            for pid in sorted(missing):
+                self.stragglers.add(pid)
 
     async def end(self, seconds: float) -> None:
-        """End them: SIGTERM, and SIGKILL after `seconds`; then open the door. Raises `RuntimeDirError`."""
+        """End them: SIGTERM, and SIGKILL after `seconds`. Cancelled, it kills those that are left."""
+        self._pids = tuple(set(self._pids) & set(self.roll.read().pids))
         if self._pids:
             log.info("ending %s of a killed primary", counted(len(self._pids), "worker"))
             await asyncio.gather(*(_end(pid, seconds) for pid in self._pids))
             self._pids = self.drained = ()
-        self.door.open()
 
-    def listeners(self, bind: Sequence[str]) -> list[Listener]:
-        """The sockets that they keep, empty if there are none. Raises `BindError`: they do not listen on `bind`."""
+    def listeners(self, addresses: Sequence[str]) -> list[Listener]:
+        """The sockets that they keep, empty if there are none. Raises `BindError`: they listen elsewhere."""
         held = next((worker for worker in self.found if worker.listeners), None)
         if held is None:
             return []
@@ -74,24 +81,41 @@ class Orphans:
         held.listeners.clear()  # they are ours
         for worker in self.found:
             worker.close_listeners()
-        if len(listeners) == len(bind) and all(map(is_at, listeners, bind)):
-            return listeners
+        if len(listeners) == len(addresses) and all(map(is_at, listeners, addresses)):
+            return self._reachable(listeners)
         for listener in listeners:
-            listener.sock.close()  # not the file of a Unix socket: it is in use
+            listener.close()
         serving = ", ".join(listener.url for listener in listeners)
         raise BindError(
             f"workers of a killed primary still serve {serving}: start with the same addresses to adopt them, or with "
             "--no-adopt to end them first"
         )
 
+    def _reachable(self, listeners: list[Listener]) -> list[Listener]:
+        """The same, but bound anew where clients do not find it. Raises `BindError`, and closes all."""
+        try:
+            for index, listener in enumerate(listeners):
+                if not listener.is_reachable:
+                    log.warning("%s: its file is gone, so the socket of the workers is of no use", listener.url)
+                    [listeners[index]] = bind([listener.url])
+                    listener.sock.close()
+                    self.has_lost_listeners = True
+        except BindError:
+            for listener in listeners:
+                listener.close()
+            raise
+        return listeners
+
     def close(self) -> None:
         """Those that nobody has adopted look for another primary. Idempotent."""
         self.door.close()
+        self.stragglers.close()
         for worker in self.found:
             worker.close()
         self.found.clear()
 
     def _come(self, worker: FoundWorker) -> None:
+        self.stragglers.discard(worker.pid)
         self.found.append(worker)
         self._news.set()
 
@@ -118,6 +142,10 @@ async def _end(pid: int, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await gone.wait()
+    except asyncio.CancelledError:
+        process.kill_session()
+        process.forget()
+        raise
     except TimeoutError:
         log.warning("worker pid %d did not end in %g s: killed", pid, seconds)
         process.kill_session()

@@ -54,6 +54,13 @@ class WatchedProcess:
         self._kill_group()
         self.signal(signal.SIGKILL)
 
+    def leave(self) -> None:
+        """Stop watching one that lives on, without `on_exit`. Idempotent."""
+        if self.is_alive:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
     def forget(self) -> None:
         """Stop watching, without `on_exit`; a child is reaped, so it must be dead or dying. Idempotent."""
         if self.is_alive:
@@ -88,6 +95,7 @@ class WatchedProcess:
         return status
 
     def _reaped(self) -> int | None:
+        os.set_blocking(self._pidfd, True)  # uvloop has made it another one, by which waitid would not wait
         try:
             ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         except ChildProcessError:

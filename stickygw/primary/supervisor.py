@@ -41,6 +41,7 @@ from stickygw.wire.link import (
     Ready,
     Resize,
     Stop,
+    Stream,
     Taken,
     Tell,
 )
@@ -49,6 +50,9 @@ log = logging.getLogger("stickygw.supervisor")
 
 TICK_SECONDS = 0.5
 """The clock is looked at so often even when no deadline is near: a pause of this process shows by it."""
+
+STREAMS = (1, 2)
+"""Standard output and error: adopted workers get ours."""
 
 PAUSE_SECONDS = 0.4
 """A tick so much too late means that this process stood still (stopped, starved): its workers are not to blame.
@@ -113,6 +117,8 @@ class Supervisor:
         self._counters = counters
         self._all_gone = asyncio.Event()
         self._is_closed = False
+        self._held_by = ""
+        """Why commands are refused; "": they are not."""
 
     # --- for the primary ----------------------------------------------------------------------------------------------
 
@@ -136,21 +142,38 @@ class Supervisor:
             found.close()
             return
         connections = found.connections
-        self._hand_overs.adopt(worker, who.slot, process.link, connections, is_draining=who.is_draining)
+        self._hand_overs.takers.adopt(worker, who.slot, process.link, connections, is_draining=who.is_draining)
         log.info("adopted worker slot=%d pid=%d: %d connections", who.slot, process.pid, len(connections))
+        try:
+            for number in STREAMS:
+                process.send(Stream(number), number)
+        except OSError as error:  # no descriptor to be had now
+            log.warning("slot=%d: what it writes goes where it went: %s", who.slot, error)
         self._tell(to.Found(worker, who.slot, who.generation, who.is_draining))
 
     def ask(self, command: to.Command, on_progress: Callable[[str], None] | None = None) -> asyncio.Future[to.Finished]:
         """Have `command` carried out; done with what became of it. Each of its steps has a deadline."""
         ticket = next(self._tickets)
         finished: asyncio.Future[to.Finished] = self._loop.create_future()
-        if self._is_closed:
-            finished.set_result(to.Finished(ticket, "the gateway has stopped", is_well=False))
+        if self._is_closed or self._held_by:
+            why = self._held_by or "the gateway has stopped"
+            log.error("refused: %s", why)
+            finished.set_result(to.Finished(ticket, why, is_well=False))
             return finished
         self._asked[ticket] = finished, on_progress or (lambda text: None)
         self._count()
         self._tell(to.Asked(ticket, command))
         return finished
+
+    def hold(self, why: str) -> None:
+        """Refuse every command until `release`, with `why`; recycle nobody. What is under way goes on."""
+        self._held_by = why
+        self.fleet.is_held = True
+
+    def release(self) -> None:
+        """Carry out commands again. Idempotent."""
+        self._held_by = ""
+        self.fleet.is_held = False
 
     def stop(self, *, grace_seconds: float, spread_seconds: float) -> None:
         """Ask all workers to end within `grace_seconds`; those that are not ready yet are ended at once."""
@@ -324,7 +347,7 @@ class Supervisor:
         there, and comes again."""
         linked = [self._link_for_move(process, slot, worker) for slot, worker in do.successors]
         if any(linked):
-            self._hand_overs.moves(process.worker)
+            self._hand_overs.takers.begin_to_move(process.worker)
             self._moving.add(process.worker)
         process.send(Drain(do.grace_seconds, do.spread_seconds))
 
@@ -382,7 +405,7 @@ class Supervisor:
     def _cut_off(self, process: WorkerProcess) -> None:
         if process.worker in self._moving:  # it cannot say any more what became of its connections
             self._moving.discard(process.worker)
-            moved, lost = self._hand_overs.moved_from(process.worker)
+            moved, lost = self._hand_overs.takers.moved_from(process.worker)
             self._moved(to.WorkerMoved(process.worker, moved, 0, 0, lost))
         # Every acknowledgement has been counted until here, so what is still in flight was not taken.
         self._hand_overs.worker_is_down(process.worker)

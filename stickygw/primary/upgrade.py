@@ -14,11 +14,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
+from stickygw.config.settings import Settings
 from stickygw.errors import CommandError
 from stickygw.primary.acceptor import Acceptor
 from stickygw.primary.hand_over import HandOvers
 from stickygw.primary.intake import Intake
 from stickygw.primary.supervisor import Supervisor
+from stickygw.primary.whereabouts import known_name, refuse_if_moved
 
 log = logging.getLogger("stickygw.supervisor")
 
@@ -31,6 +33,8 @@ then has to come again."""
 
 LOOK_SECONDS = 0.01
 
+UNDER_WAY = "an upgrade is under way"
+
 MAX_SAID = 2000
 """Characters of what the new code says when it would not start."""
 
@@ -39,11 +43,13 @@ SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR
 
 
 class Upgrade:
-    """Whether and when. `arguments` are those of the ``stickygw`` command that became this process."""
+    """Whether and when. `arguments` are those of the ``stickygw`` command that became this process, `configured` the
+    settings that it read."""
 
     def __init__(
         self,
         arguments: Sequence[str],
+        configured: Settings,
         *,
         supervisor: Supervisor,
         acceptor: Acceptor,
@@ -51,6 +57,7 @@ class Upgrade:
         hand_overs: HandOvers,
     ) -> None:
         self._arguments = arguments
+        self._configured = configured
         self._supervisor = supervisor
         self._acceptor = acceptor
         self._intake = intake
@@ -61,40 +68,42 @@ class Upgrade:
     async def prepare(self, on_progress: Callable[[str], None]) -> None:
         """Return when the process can be executed anew; it accepts nobody then. Raises `CommandError`: it cannot, and
         goes on as before."""
-        self._refuse_if_busy()
+        if self._is_under_way:
+            raise CommandError(UNDER_WAY)
+        self._refuse_if_impossible()
         self._is_under_way = True
+        self._supervisor.hold(UNDER_WAY)
         try:
             on_progress("checking the new code and the settings")
-            await _check(_command(self._arguments, "--dry-run"))
-            self._is_under_way = False
-            self._refuse_if_busy()
-            self._is_under_way = True
+            found = await _check(_command(self._arguments, "--dry-run", "--show-places"))
+            refuse_if_moved(self._configured, found)
+            self._refuse_if_impossible()
             self._acceptor.pause()
             await self._wait_clear()
+            self._refuse_if_impossible()
         except BaseException:
-            self._is_under_way = False
+            self.cancel()
             raise
 
     def cancel(self) -> None:
-        """It was prepared, and nothing came of it: accept again."""
+        """Nothing came of it: accept again, and carry out commands."""
         self._is_under_way = False
+        self._supervisor.release()
         self._acceptor.start()
 
     def become_anew(self, environment: Mapping[str, str]) -> NoReturn:
         """Execute the newest code. Raises OSError: the operating system would not."""
         command = _command(self._arguments)
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            os.execve(command[0], command, environment)
-        except BaseException:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            raise
+        os.execve(command[0], command, environment)
 
-    def _refuse_if_busy(self) -> None:
-        if self._is_under_way:
-            raise CommandError("an upgrade is under way")
+    def _refuse_if_impossible(self) -> None:
         if not self._arguments:
             raise CommandError("this gateway was not started by `stickygw run`: nobody knows how to start it again")
+        if known_name(self._configured) is None:
+            raise CommandError(
+                "the port is the system's choice, and the directories are named after it, so the new code would not "
+                "find the workers: start the gateway with --runtime-dir, or on a port of your own"
+            )
         if doing := self._supervisor.fleet.doing:
             raise CommandError(f"wait for the end of: {doing}")
         if not self._supervisor.owners():
@@ -109,10 +118,17 @@ class Upgrade:
             await asyncio.sleep(LOOK_SECONDS)
         if self._intake.pending:
             log.warning("upgrade: %d clients that have not sent their request are cut", self._intake.pending)
+        if self._hand_overs.underway:
+            log.warning("upgrade: %d clients that no worker has taken yet are cut", self._hand_overs.underway)
+
+
+def hold_signals() -> None:
+    """From here to `receive_signals` they wait, be it the new code's."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def receive_signals() -> None:
-    """For the new code, when it listens to them: what has come meanwhile comes now."""
+    """For who listens to them: what has come meanwhile comes now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
@@ -121,20 +137,20 @@ def _command(arguments: Sequence[str], *more: str) -> list[str]:
     return [sys.executable, "-P", "-m", "stickygw.cli", *arguments, *more]
 
 
-async def _check(command: Sequence[str]) -> None:
-    """Raises `CommandError` with what it says if it does not end well."""
+async def _check(command: Sequence[str]) -> bytes:
+    """What it prints. Raises `CommandError` with what it says if it does not end well."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
     except OSError as error:
         raise CommandError(f"the new code cannot be started: {error}") from error
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            _, said = await process.communicate()
+            printed, said = await process.communicate()
     except TimeoutError:
         raise CommandError(f"the new code did not say within {CHECK_SECONDS:g} s whether it would start") from None
     finally:
@@ -144,3 +160,4 @@ async def _check(command: Sequence[str]) -> None:
     if process.returncode != 0:
         reason = said.decode("utf-8", "replace").strip()[-MAX_SAID:]
         raise CommandError(f"the new code would not start, so this one goes on: {reason}")
+    return printed

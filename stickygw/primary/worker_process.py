@@ -96,6 +96,7 @@ class WorkerProcess:
         self._on_cut_off = on_cut_off
         self._on_gone = on_gone
         self._unsent: list[tuple[Message, int]] = []
+        self._is_cut_off = False
         self._has_exited = False
         self._status: int | None = None
         self._said_status: int | None = None
@@ -167,13 +168,14 @@ class WorkerProcess:
             os.close(fd)
 
     def _cut_off(self) -> None:
+        self._is_cut_off = True
         self._on_cut_off(self)
         if self._has_exited:
             self._gone()
 
     def _exited(self, status: int | None) -> None:
         self._has_exited, self._status = True, status
-        if self.link.is_closed:
+        if self._is_cut_off:  # that its link is closed may still be on the way, if it was adopted just now
             self._gone()
         else:
             self._timer = asyncio.get_running_loop().call_later(EXIT_TO_EOF_SECONDS, self._link_outlives)

@@ -98,12 +98,22 @@ class Fields(MutableMapping[str, Any]):
         self.write_unsaved(unsaved)
 
     def write_unsaved(self, unsaved: Mapping[str, bytes | None]) -> None:
-        """Write here what another process could not save any more."""
+        """Write here what another process could not save any more. Raises `SessionValueError`: there is no room."""
+        for field, packed in unsaved.items():
+            if packed is None:  # first: they make room
+                self.pop(field, None)
         for field, packed in unsaved.items():
             if packed is not None:
                 self[field] = unpack(field, packed)
-            elif field in self:
-                del self[field]
+
+    def not_overwritten(
+        self, unsaved: Mapping[str, bytes | None], before: Mapping[str, bytes | None]
+    ) -> dict[str, bytes | None]:
+        """What of `unsaved` is news, when the same process has said `before` already: but where we have written since,
+        ours is newer."""
+        ours = {field for field in self.changes_of(unsaved) if self.packed(field) != before.get(field, _UNKNOWN)}
+        news = {field: packed for field, packed in unsaved.items() if before.get(field, _UNKNOWN) != packed}
+        return {field: packed for field, packed in news.items() if field not in ours}
 
     # What has to be saved
 

@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from stickygw.errors import SessionEnded, SessionUnavailable
@@ -46,6 +46,8 @@ class _Entry:
     users: int = 0
     is_loaded: bool = False
     loading: asyncio.Task[None] | None = None
+    carried: dict[str, bytes | None] = field(default_factory=dict)
+    """What another worker could not save, as it has said last: see `Sessions.adopt`."""
 
 
 class Sessions:
@@ -171,13 +173,13 @@ class Sessions:
         is_stale: bool,
     ) -> Session:
         """`open` for a connection that comes from another worker, with what that one had of the session
-        (`Session.carried`). It never waits, and needs no store.
+        (`Session.carried`). It never waits, and needs no store. Raises `SessionValueError`: that cannot be kept here.
 
         It is stale if it was there, or if it may have been written to since the first `expect`.
         """
         entry = self._entries.get(id)
         if entry is None:
-            entry = self._entries[id] = _Entry(self._session(id), is_loaded=True)
+            entry = _Entry(self._session(id), is_loaded=True)
             entry.session.adopt(
                 is_stored=is_stored,
                 stored=stored,
@@ -185,10 +187,21 @@ class Sessions:
                 touched_seconds=touched_seconds,
                 is_stale=is_stale or not self._is_tracked() or not self._invalidated_lately.isdisjoint((id, None)),
             )
+            self._entries[id] = entry  # not before: of one that cannot be taken nothing is left
+            if None in self._invalidated_lately or id in self._invalidated_lately:
+                self._looks.add([id], is_named=id in self._invalidated_lately)  # it may have ended
         else:
-            entry.session.write_unsaved(unsaved)
+            entry.session.write_unsaved(entry.session.not_overwritten(unsaved, entry.carried))
+        entry.carried = dict(unsaved)
         entry.users += 1
         return entry.session
+
+    def moved(self, session: Session) -> None:
+        """`release` for a connection that another worker has, and with it what was not saved: that is the other's."""
+        entry = self._entries[session.id]
+        self._leave(entry)
+        if entry.users == 0:
+            self._queue.forget(session)
 
     def release(self, session: Session) -> None:
         """An opener is done with `session`, which it has flushed. The last one drops it from memory, if it is not

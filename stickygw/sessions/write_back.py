@@ -60,6 +60,10 @@ class WriteBack:
         session.is_queued = True
         return True
 
+    def forget(self, session: Session) -> None:
+        """Another worker has it, and writes what it has to write. Nothing happens if it does not wait."""
+        self._leave(session)
+
     def wake(self) -> None:
         """The store answers, as it seems."""
         self._woken.set()
@@ -118,7 +122,8 @@ class WriteBack:
         except SessionUnavailable as error:
             log.debug("a queued session cannot be written now: %s", error)
             session.is_queued = True
-            self._queued[session.id] = self._queued.pop(session.id)  # if it is due to this one, others go first
+            if self._queued.get(session.id) is session:  # else it was forgotten meanwhile
+                self._queued[session.id] = self._queued.pop(session.id)  # if it is due to this one, others go first
             return False
         except SessionEnded:
             self._ended += 1
@@ -137,6 +142,8 @@ class WriteBack:
         self._counters.add("session_writes_lost", reason)
 
     def _leave(self, session: Session) -> None:
+        if self._queued.get(session.id) is not session:
+            return  # it was forgotten meanwhile; perhaps its client has come back, to another object
         del self._queued[session.id]
         session.is_queued = False
         self._on_left(session)

@@ -15,7 +15,7 @@ from stickygw.supervision.lifecycle import Sign, State
 from stickygw.supervision.member import Member, SlotRecord
 from stickygw.supervision.operations import Operations
 from stickygw.supervision.roster import Limits, Roster
-from stickygw.types import WorkerId
+from stickygw.types import Slot, WorkerId
 
 
 class Fleet:
@@ -30,6 +30,8 @@ class Fleet:
         self._has_served = False
         self._found: list[Member] = []
         """Workers that were found and serve, until `Begun`."""
+        self.is_held = False
+        """Whether nothing is begun that nobody has asked for, as recycling."""
         self.has_crashed = False
         """Whether, in the stop, a worker that had been ready ended in any other way than with status 0."""
 
@@ -41,7 +43,7 @@ class Fleet:
         roster.look_at_the_clock()
         if roster.stop is None and self._is_begun:
             self._note_if_all_ready()
-            self._operations.advance()
+            self._operations.advance(is_held=self.is_held)
             self._start_what_is_missing()
         actions, roster.actions = roster.actions, []
         return actions
@@ -120,25 +122,39 @@ class Fleet:
         newest = max((member.generation for member in self._found), default=1)
         for record in self._roster.slots.values():
             record.generation = max(record.generation, newest)
-        for slot in begun.drained:
-            if slot in self._roster.slots:
-                self._roster.slots[slot].is_drained = True
-                self._roster.actions.append(to.SetDrained(slot, True))
-        for member in sorted(self._found, key=lambda found: found.generation):
+        wanted = self._roster.wanted
+        drained = [record for record in wanted if record.slot in begun.drained]
+        for record in drained if len(drained) < len(wanted) else ():
+            record.is_drained = True
+            self._roster.actions.append(to.SetDrained(record.slot, True))
+        # The newest first: all others of its slot give it what they have. Those in slots that are not in service come
+        # last: by then their heirs are known.
+        for member in sorted(self._found, key=self._turn):
             self._take_up(member)
         self._found.clear()
 
     def _take_up(self, member: Member) -> None:
-        """Give a worker that was found its slot, but for one that is late: another has it, or nobody is to have it."""
+        """Give a worker that was found its slot, or what it has to who owns that.
+
+        In a slot that is drained, or not wanted, what it has goes to the others. One that comes late replaces nobody:
+        what we have started runs newer code, whatever its number.
+        """
         record = self._roster.slots[member.slot]
         if not self._roster.apply(member, Sign.IS_READY):
             return
         owner = record.owner
-        if record.is_wanted and not record.is_drained and (owner is None or owner.generation < member.generation):
+        if record.is_empty:
             self._is_ready(member)
         else:
             member.ready_at = self._roster.now
-            self._roster.apply(member, Sign.IS_RETIRED, successors=() if owner is None else (owner,))
+            heirs = self._roster.heirs() if owner is None else [owner]
+            self._roster.apply(member, Sign.IS_RETIRED, successors=heirs)
+
+    def _turn(self, found: Member) -> tuple[bool, Slot, int]:
+        """When, among those that were found, it is taken up."""
+        record = self._roster.slots[found.slot]
+        is_in_service = record.is_wanted and not record.is_drained
+        return not is_in_service, found.slot, -found.generation
 
     def _told(self, member: Member, event: to.WorkerEvent) -> None:
         match event:
@@ -146,7 +162,8 @@ class Fleet:
                 if self._is_begun and self._roster.apply(member, Sign.IS_READY):
                     self._is_ready(member)
             case to.WorkerFailed():
-                if self._roster.apply(member, Sign.CANNOT_START):
+                # One that was found has started long ago, whatever it says.
+                if not member.is_adopted and self._roster.apply(member, Sign.CANNOT_START):
                     member.failure = event.reason
             case to.WorkerHeard():
                 self._heard(member, event)
@@ -199,16 +216,18 @@ class Fleet:
     def _is_gone(self, member: Member, event: to.WorkerGone) -> None:
         record = self._roster.slots[member.slot]
         self._roster.forget(member)
+        if member in self._found:
+            self._found.remove(member)
         why = member.failure or f"exited with {event.status}"
         if self._roster.stop is not None:
             self._ended_in_the_stop(member, event)
         elif not self._has_served:
-            if self._is_begun:
+            if self._is_begun and not member.is_adopted:  # else nothing is known of our own application
                 self._is_begun = False
                 self._roster.actions.append(to.GiveUp(why))
         else:
             self._operations.is_gone(member, why)
-            if record.wants_worker and not member.is_retired:
+            if record.is_empty and record.coming is None and not member.is_retired:
                 self._schedule_restart(record, why)
             elif not event.is_clean and not member.is_killed:
                 self._roster.note(f"worker died slot={record.slot}: {why}", is_error=True)
@@ -249,7 +268,7 @@ class Fleet:
         if self._roster.stop is None and self._is_begun:
             yield from self._operations.deadlines()
             for record in self._roster.slots.values():
-                if record.restart_at is not None:
+                if record.restart_at is not None and record.wants_worker and record.is_open:  # else for an event
                     yield record.restart_at
 
     def _start_what_is_missing(self) -> None:

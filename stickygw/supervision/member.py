@@ -30,6 +30,8 @@ class Member:
     """Why it ends, as far as it or we have said."""
     is_retired: bool = False
     """Whether it was told to give up its slot, or never to take it."""
+    is_adopted: bool = False
+    """Whether it ran before we did."""
     is_killed: bool = False
     """Whether we have ended it by force."""
     spread_seconds: float = 0.0
@@ -57,7 +59,7 @@ class Member:
 
 @dataclass(slots=True, eq=False)
 class SlotRecord:
-    """One slot. At most two of `members` live at any time, and at most one of them is the `owner`."""
+    """One slot. At most two of `members` live at any time, adopted ones apart, and at most one is the `owner`."""
 
     slot: Slot
     generation: int

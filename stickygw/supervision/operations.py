@@ -61,14 +61,14 @@ class Operations:
         for ticket in tickets:
             self._finish(ticket, why, is_well=False)
 
-    def advance(self) -> None:
-        """Do what can be done now."""
+    def advance(self, *, is_held: bool) -> None:
+        """Do what can be done now. `is_held`: nobody is recycled."""
         self._step()
         while self.current is None and self._commands:
             asked = self._commands.popleft()
             self._begin(asked)
             self._step()
-        if self.current is None:
+        if self.current is None and not is_held:
             self._begin_recycling()
             self._step()
 
@@ -230,7 +230,7 @@ class Operations:
 
     def _begin_drain(self, ticket: int, slot: Slot) -> None:
         record = self._roster.slots.get(slot)
-        if record is None:
+        if record is None or not record.is_wanted:  # in one that is not, an adopted worker may still drain
             self._finish(ticket, self._no_such(slot), is_well=False)
             return
         if not any(other.owner is not None and other is not record for other in self._roster.wanted):
@@ -241,7 +241,7 @@ class Operations:
 
     def _begin_restart(self, ticket: int, slot: Slot) -> None:
         record = self._roster.slots.get(slot)
-        if record is None:
+        if record is None or not record.is_wanted:  # in one that is not, an adopted worker may still drain
             self._finish(ticket, self._no_such(slot), is_well=False)
             return
         if record.is_drained:

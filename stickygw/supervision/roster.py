@@ -87,8 +87,9 @@ class Roster:
         """Have a worker that ran before we did. It may be the third one in its slot."""
         record = self.slots.get(found.slot)
         if record is None:
-            record = self.slots[found.slot] = SlotRecord(found.slot, found.generation, is_wanted=False, is_open=False)
-        member = Member(found.worker, found.slot, found.generation, State.STARTING, self.now, None)
+            record = SlotRecord(found.slot, found.generation, is_wanted=False, is_open=False)
+            self._add(record)
+        member = Member(found.worker, found.slot, found.generation, State.STARTING, self.now, None, is_adopted=True)
         member.heard_at = self.now
         if found.is_draining:
             member.state, member.is_retired, member.ready_at = State.DRAINING, True, self.now
@@ -120,7 +121,7 @@ class Roster:
         previous = record.owner
         if previous is not None:  # first: that connections come to it, it is told before new ones do
             self.apply(previous, Sign.IS_RETIRED, successors=(member,))
-        record.owner, record.generation = member, member.generation
+        record.owner, record.generation, record.restart_at = member, member.generation, None
         if not record.is_open:
             record.is_open = True
             self.actions.append(to.OpenSlot(record.slot))
@@ -138,7 +139,15 @@ class Roster:
 
     def add(self, slot: Slot) -> None:
         """Have one more slot. Clients cannot belong to it before its first worker is ready."""
-        self.slots[slot] = SlotRecord(slot, self.generation, is_open=False)
+        record = self.slots.get(slot)
+        if record is None:
+            self._add(SlotRecord(slot, self.generation, is_open=False))
+        else:  # one that was adopted still drains there
+            record.generation, record.is_wanted, record.is_open, record.is_drained = self.generation, True, False, False
+
+    def _add(self, record: SlotRecord) -> None:
+        self.slots[record.slot] = record
+        self.slots = dict(sorted(self.slots.items()))
 
     def drain(self, record: SlotRecord) -> set[WorkerId]:
         """Have the slot, but nobody in it. The workers that must end."""
@@ -157,9 +166,13 @@ class Roster:
             del self.slots[record.slot]
         return leaving
 
+    def heirs(self) -> list[Member]:
+        """The owners of the slots in service, to whom the connections of one go that is not."""
+        return [record.owner for record in self.wanted if not record.is_drained and record.owner is not None]
+
     def _retire_all(self, record: SlotRecord) -> set[WorkerId]:
         """Retire every worker in the slot, whose connections go to the slots in service. Those that must end."""
-        heirs = [other.owner for other in self.wanted if not other.is_drained and other.owner is not None]
+        heirs = self.heirs()
         for member in record.members:
             self.apply(member, Sign.IS_RETIRED, successors=heirs)
         return {member.id for member in record.members}

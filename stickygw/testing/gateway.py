@@ -81,6 +81,7 @@ class Gateway:
         command = [sys.executable, "-m", "stickygw.cli", "run", self._target, "--bind", bind]
         command += ["--workers", str(self._workers), "--set", "log_format=text"]
         command += ["--runtime-dir", str(self.runtime_dir), "--state-dir", str(self.state_dir), *self._options]
+        self._process = None  # the end of the log of the one before is not that of the next
         self._lines.clear()
         self._is_at_end = False
         self._process = subprocess.Popen(
@@ -119,11 +120,12 @@ class Gateway:
     def close(self) -> None:
         """End what still runs, gently and then not, and remove its directories. Idempotent."""
         if self._process is not None:
-            if self._process.poll() is None:
-                self._process.terminate()
-                wait_until_gone(self._mark, STOP_SECONDS)
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
                 self._process.kill()
-            kill_all(self._mark)
+            kill_all(self._mark)  # those too that one has left that was killed
             self._process.wait()
             assert self._reader is not None
             self._reader.join()

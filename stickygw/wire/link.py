@@ -20,6 +20,7 @@ message        direction          meaning
 `Learnt`       primary → worker   the ids of a `Learn` lead to its slot from now on
 `Hold` + fd    both               a listening socket: the worker keeps it open while no primary lives, and gives it to
                                   the next one
+`Stream` + fd  primary → worker   where an adopted worker's output goes from now on
 `Ready`        worker → primary   the application has started; connections may come
 `Failed`       worker → primary   the application cannot start; why
 `Heartbeat`    worker → primary   the event loop turns; how the worker is
@@ -162,6 +163,13 @@ class Learnt:
 @dataclass(frozen=True, slots=True)
 class Hold:
     """A listening socket, that of the `number`-th address of the setting `bind`."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What takes the place of the standard output (`number` 1) or error (2): those of the primary before are gone."""
 
     number: int
 
@@ -317,7 +325,7 @@ class Orphan:
     is_draining: bool
 
 
-ToWorker = Configure | Offer | MoveIn | MoveOut | Drain | Stop | Resize | Deliver | Answered | Learnt | Hold
+ToWorker = Configure | Offer | MoveIn | MoveOut | Drain | Stop | Resize | Deliver | Answered | Learnt | Hold | Stream
 ToPrimary = (
     Ready
     | Failed

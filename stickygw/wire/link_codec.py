@@ -38,6 +38,7 @@ from stickygw.wire.link import (
     Ready,
     Resize,
     Stop,
+    Stream,
     Taken,
     Tell,
 )
@@ -72,6 +73,7 @@ _TYPES: dict[int, type[Message]] = {
     24: Exits,
     25: Holdings,
     26: Orphan,
+    27: Stream,
 }
 """A number that was once given to a message is never another's: each side may be of a later version than the other.
 

@@ -9,7 +9,7 @@
 `Carried`      →      a connection, with its socket beside it, and its state in a memory file if it is long
 `Adopted`      ←      this connection is the new worker's: nothing of it was touched before this is sent
 `Refused`      ←      this one cannot be taken; why
-`Finished`     →      no more connections come
+`Finished`     both   no more connections come; and that all that was sent before it has been read
 `Keys`         →      affinity keys whose application state will come; more of them may follow
 `KeyState`     →      the application state of one, in a memory file if it is long; its connections come later
 `KeyStays`     →      that of this one does not come

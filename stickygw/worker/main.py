@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,12 +24,10 @@ from stickygw.apps.native.coming import Coming
 from stickygw.apps.native.leaving import Outcome
 from stickygw.apps.native.moving_out import MovingOut
 from stickygw.apps.native.runtime import Identity, Runtime
-from stickygw.config.places import WORKERS_SOCKET
 from stickygw.config.settings import Settings
 from stickygw.connections.sending import CLOSE_SECONDS
 from stickygw.errors import ExitCode, OperatorError
 from stickygw.ipc.lasting_link import LastingLink
-from stickygw.ipc.link import Link
 from stickygw.observability.counters import Counters
 from stickygw.observability.logs import restore_own_logs, set_up_logs
 from stickygw.routing.cookie import CookieKeys
@@ -54,11 +51,14 @@ from stickygw.wire.link import (
     Ready,
     Resize,
     Stop,
+    Stream,
 )
 from stickygw.worker.heart import Heart
 from stickygw.worker.intake import Intake
-from stickygw.worker.reunion import NextPrimary, find_primary, report
+from stickygw.worker.leaving import leave_after
+from stickygw.worker.reunion import Reunion, orphan
 from stickygw.worker.stores import Stores
+from stickygw.worker.streams import leave_dead_streams, take_stream
 
 log = logging.getLogger("stickygw.worker")
 
@@ -70,6 +70,12 @@ on a busy machine a process takes a while to end."""
 
 LEAST_MARGIN_SECONDS = 0.2
 MOST_MARGIN_SECONDS = 1.0
+
+GIVING_UP_SECONDS = 5.0
+"""An application whose start is given up has so long to close what it opened, when no primary is there to end it."""
+
+PRIMARYS_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+"""They are sent to the primary, but a terminal, or ``systemctl kill``, may send them to all of its processes."""
 
 COME_BACK_SECONDS = 1.0
 """Over how long a client that a drain closes is asked to spread its return; the drain itself spreads them all."""
@@ -100,12 +106,10 @@ class Worker:
         self._coming: set[Coming] = set()
         self._stop: asyncio.Future[Stop] = self._loop.create_future()
         self._resized: int | None = None
-        self._listeners: list[socket.socket] = []
-        """Copies, so that clients can connect while no primary lives: they wait in the kernel's queue."""
         self._orphaned = asyncio.Event()
         """The primary is gone, and the application has not started."""
-        self._reuniting: asyncio.Task[None] | None = None
         self._link = LastingLink(link, on_message=self._received, on_closed=self._link_closed)
+        self._reunion = Reunion(self._link, on_message=self._received, on_closed=self._link_closed)
 
     async def serve(self) -> ExitCode:
         """Everything, in order."""
@@ -129,7 +133,8 @@ class Worker:
             access_log=settings.access_log,
         )
         self._loop.add_signal_handler(signal.SIGTERM, self._ask_to_end, self._stop, Stop(settings.stop_timeout, 0.0))
-        self._loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C is the primary's
+        for number in PRIMARYS_SIGNALS:
+            self._loop.add_signal_handler(number, lambda: None)
         # The last heartbeat comes behind the stores' end: what is lost there is counted in it.
         with ExitStack() as at_end:
             async with Stores(settings, self._counters) as stores:
@@ -137,7 +142,12 @@ class Worker:
                 await _first_of(starting, self._drain, self._stop, orphaned)
                 if not starting.done():  # nobody waits for an application that has not started
                     starting.cancel()
-                    await asyncio.wait([starting])  # an application that will not be cancelled is killed by the primary
+                    # An application that will not be cancelled is killed by the primary; without one we end ourselves.
+                    await _first_of(starting, orphaned)
+                    if orphaned.done():
+                        self._reunion.let_go()
+                        leave_after(GIVING_UP_SECONDS)
+                        await asyncio.wait([starting])
                     return ExitCode.OK
                 try:
                     runtime = starting.result()
@@ -149,7 +159,9 @@ class Worker:
                 at_end.callback(heart.stop)
                 heart.start()
                 orphaned.cancel()
-                at_end.callback(self._look_no_more)
+                at_end.callback(self._reunion.close)
+                if self._orphaned.is_set():  # in the moment in which the application was ready
+                    self._link_closed()
                 log.debug("ready: slot %d, generation %d, pid %d", configure.slot, configure.generation, os.getpid())
                 await _first_of(self._drain, self._stop)
                 return await self._end(runtime)
@@ -209,7 +221,9 @@ class Worker:
             case Configure() if not self._configured.done():
                 self._configured.set_result(message)
             case Hold() if fd >= 0:
-                self._listeners.append(socket.socket(fileno=fd))
+                self._reunion.hold(socket.socket(fileno=fd))
+            case Stream(number) if fd >= 0:
+                take_stream(number, fd)
             case Resize():
                 self._resize(message.workers)
             case MoveIn(slot) if fd >= 0 and self._runtime is not None and self._intake is not None:
@@ -231,8 +245,17 @@ class Worker:
             self._runtime.registrar.disconnect()
         if self._intake is None:
             self._orphaned.set()
-        elif not self._stop.done():
-            self._reuniting = asyncio.ensure_future(self._serve_orphaned(self._intake))
+        elif self._runtime is not None and not self._stop.done():
+            self._reunion.begin(self._runtime, self._intake, self._who, on_given_up=self._give_up)
+        leave_dead_streams()
+
+    def _who(self) -> Orphan:
+        assert self._runtime is not None
+        slots = self._runtime.identity.workers
+        return orphan(self._configured.result(), slots=slots, is_draining=self._drain.done())
+
+    def _give_up(self) -> None:
+        self._ask_to_end(self._stop, Stop(CLOSE_SECONDS * 2, 0.0))
 
     def _take_over(self, runtime: Runtime, intake: Intake, link: socket.socket, slot: Slot) -> None:
         self._coming.add(
@@ -269,8 +292,7 @@ class Worker:
     def _ask_to_end(self, asked: asyncio.Future[Order], order: Order) -> None:
         if self._intake is not None:
             self._intake.stop()  # now: an offer may lie right behind the order
-        while self._listeners:
-            self._listeners.pop().close()
+        self._reunion.let_go()
         if not asked.done():
             asked.set_result(order)
 
@@ -278,54 +300,6 @@ class Worker:
         self._resized = workers
         if self._runtime is not None:
             self._runtime.resize(workers)
-
-    async def _serve_orphaned(self, intake: Intake) -> None:
-        """The primary is gone: serve on until there is the next one, or `worker_orphan_timeout` is over."""
-        assert self._runtime is not None
-        seconds = self._runtime.settings.worker_orphan_timeout
-        log.warning("the primary is gone; serving %d connections until another comes", intake.open_connections)
-        try:
-            async with asyncio.timeout(seconds):
-                await self._reunite(self._runtime, intake)
-        except TimeoutError:
-            log.error("no primary has come in %g s (worker_orphan_timeout): ending", seconds)
-            self._ask_to_end(self._stop, Stop(CLOSE_SECONDS * 2, 0.0))
-        except OSError:
-            log.exception("no other primary can be looked for: ending")
-            self._ask_to_end(self._stop, Stop(CLOSE_SECONDS * 2, 0.0))
-
-    async def _reunite(self, runtime: Runtime, intake: Intake) -> None:
-        assert runtime.settings.runtime_dir is not None, "the primary has completed the settings"
-        while True:
-            sock = await find_primary(runtime.settings.runtime_dir / WORKERS_SOCKET)
-            primary = NextPrimary(sock, on_message=self._received, on_closed=self._link_closed)
-            if await primary.told(partial(self._report, runtime, intake)):
-                break
-        self._link.attach(primary.link)
-        runtime.tells.connect(self._link)
-        runtime.registrar.connect(self._link)
-        log.info("another primary has come")
-
-    async def _report(self, runtime: Runtime, intake: Intake, link: Link) -> None:
-        configure = self._configured.result()
-        await report(
-            link,
-            listeners=self._listeners,
-            connections=intake.holdings(),
-            learnt=runtime.registrar.learnt(),
-            orphan=Orphan(
-                configure.slot,
-                configure.generation,
-                runtime.identity.workers,
-                configure.target,
-                configure.settings,
-                is_draining=self._drain.done(),
-            ),
-        )
-
-    def _look_no_more(self) -> None:
-        if self._reuniting is not None:
-            self._reuniting.cancel()
 
     async def _end(self, runtime: Runtime) -> ExitCode:
         """Drain, or stop, or drain until a stop comes. What is left when the time is up is cut."""

@@ -11,10 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from stickygw.apps.native.runtime import Runtime
+from stickygw.config.places import WORKERS_SOCKET
+from stickygw.ipc.lasting_link import LastingLink
 from stickygw.ipc.link import Link
 from stickygw.ipc.peer import peer_of
 from stickygw.types import HandOverId
-from stickygw.wire.link import MAX_HOLDINGS, Hold, Holdings, Message, Orphan
+from stickygw.wire.link import MAX_HOLDINGS, Configure, Hold, Holdings, Message, Orphan
+from stickygw.worker.intake import Intake
 
 log = logging.getLogger("stickygw.worker")
 
@@ -22,6 +26,84 @@ Item = TypeVar("Item")
 
 LOOK_SECONDS = 0.1
 """How often a primary is looked for: nothing tells when a listener appears."""
+
+
+class Reunion:
+    """Whatever a worker does to outlive its primary. `on_message` and `on_closed` are those of `link`."""
+
+    def __init__(
+        self, link: LastingLink, *, on_message: Callable[[Message, int], None], on_closed: Callable[[], None]
+    ) -> None:
+        self._link = link
+        self._on_message = on_message
+        self._on_closed = on_closed
+        self._listeners: list[socket.socket] = []
+        """Copies, so that clients can connect while no primary lives: they wait in the kernel's queue."""
+        self._looking: asyncio.Task[None] | None = None
+
+    def hold(self, listener: socket.socket) -> None:
+        """Keep a listening socket open, until `let_go`."""
+        self._listeners.append(listener)
+
+    def let_go(self) -> None:
+        """This worker ends: nobody is to connect on its account. Idempotent."""
+        while self._listeners:
+            self._listeners.pop().close()
+
+    def begin(
+        self, runtime: Runtime, intake: Intake, who: Callable[[], Orphan], *, on_given_up: Callable[[], None]
+    ) -> None:
+        """The primary is gone: look for the next one, for `worker_orphan_timeout`; then `on_given_up()`."""
+        log.warning("the primary is gone; serving %d connections until another comes", intake.open_connections)
+        self._looking = asyncio.ensure_future(self._look(runtime, intake, who, on_given_up))
+
+    def close(self) -> None:
+        """Look no more. Idempotent."""
+        self.let_go()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def _look(
+        self, runtime: Runtime, intake: Intake, who: Callable[[], Orphan], on_given_up: Callable[[], None]
+    ) -> None:
+        seconds = runtime.settings.worker_orphan_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                await self._meet(runtime, intake, who)
+        except TimeoutError:
+            log.error("no primary has come in %g s (worker_orphan_timeout): ending", seconds)
+            on_given_up()
+        except Exception:  # it must not serve for ever
+            log.exception("no other primary can be looked for: ending")
+            on_given_up()
+
+    async def _meet(self, runtime: Runtime, intake: Intake, who: Callable[[], Orphan]) -> None:
+        async def tell(link: Link) -> None:
+            await report(
+                link,
+                listeners=self._listeners,
+                connections=intake.holdings(),
+                learnt=runtime.registrar.learnt(),
+                orphan=who(),
+            )
+
+        assert runtime.settings.runtime_dir is not None, "the primary has completed the settings"
+        while True:
+            sock = await find_primary(runtime.settings.runtime_dir / WORKERS_SOCKET)
+            primary = NextPrimary(sock, on_message=self._on_message, on_closed=self._on_closed)
+            if await primary.told(tell):
+                break
+        self._link.attach(primary.link)
+        runtime.tells.connect(self._link)
+        runtime.registrar.connect(self._link)
+        log.info("another primary has come")
+
+
+def orphan(configure: Configure, *, slots: int, is_draining: bool) -> Orphan:
+    """Who a worker is that was told to be `configure`; there are `slots` by now."""
+    return Orphan(
+        configure.slot, configure.generation, slots, configure.target, configure.settings, is_draining=is_draining
+    )
 
 
 class NextPrimary:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from support.gateway import ROOT
+from support.waiting import wait_until
 
 from stickygw.testing.processes import kill_all, wait_until_gone
 
@@ -45,6 +46,7 @@ def started(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+@pytest.mark.long
 def test_nobody_notices_new_code_another_number_of_workers_an_upgrade_or_a_dead_primary(tmp_path: Path) -> None:
     with started(tmp_path, "--clients", "12", "--outage", "0.5") as process:
         text, _ = process.communicate(timeout=SECONDS)
@@ -148,11 +150,18 @@ async def test_the_crowd_sees_who_is_closed_what_is_lost_and_what_a_worker_has_f
     monkeypatch.setattr(crowd, "connect", connect)
     monkeypatch.setattr(crowd, "PATIENCE", 0.1)
     monkeypatch.setattr(crowd, "PAUSE", 0.0)
+    talked: list[Any] = []
+
+    async def three_echoes(client: Any) -> None:
+        for _ in range(3):
+            await client.echo()
+        talked.append(client)
+
     monkeypatch.setattr(crowd.Client, "talk", three_echoes)
     visitors = crowd.Crowd("", rooms=1)
     await visitors.enter(3)
     async with visitors.talking():
-        await asyncio.sleep(0.05)
+        await wait_until(lambda: len(talked) == 3)
     sight = visitors.sight
     unheard = 2  # what each of the two who are left has said to the other
     jumps = 3  # of the third's count, back and forth, and of the second's, which has a hole
@@ -160,8 +169,3 @@ async def test_the_crowd_sees_who_is_closed_what_is_lost_and_what_a_worker_has_f
     assert sight.versions == {7}
     assert not any(client.is_out for client in visitors.clients), "who was closed has come back"
     await visitors.leave()
-
-
-async def three_echoes(client: Any) -> None:
-    for _ in range(3):
-        await client.echo()

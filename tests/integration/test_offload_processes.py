@@ -33,7 +33,7 @@ async def spinning(client: Client, folder: Path) -> int:
     return int(started.read_text())
 
 
-@pytest.mark.parametrize("target", [HEAVY, "heavy:app"])
+@pytest.mark.parametrize("target", [HEAVY, pytest.param("heavy:app", marks=pytest.mark.long)])
 async def test_functions_of_the_applications_own_module_run_in_another_process(
     target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,10 +56,12 @@ async def test_a_killed_worker_takes_its_processes_with_it(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, ExitCode.FORCED_STOP), (signal.SIGINT, ExitCode.OK)], ids=["term", "ctrl-c"]
+    ("number", "code"),
+    [(signal.SIGTERM, ExitCode.FORCED_STOP), pytest.param(signal.SIGINT, ExitCode.OK, marks=pytest.mark.long)],
+    ids=["term", "ctrl-c"],
 )
 async def test_a_call_that_never_ends_is_cut_in_the_stop(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    async with running_gateway(HEAVY, "--set", "stop_timeout=4", workers=1) as gateway:
+    async with running_gateway(HEAVY, "--set", "stop_timeout=3", workers=1) as gateway:
         async with Client(gateway.ws_url) as client:
             pid = await spinning(client, tmp_path)
             asked = time.monotonic()

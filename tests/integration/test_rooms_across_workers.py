@@ -4,18 +4,21 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from support.client import DEADLINE, Client, gather_bounded
 from support.gateway import IN_TURNS, Gateway
 
 PROBE = f"{Path(__file__).parent / 'apps' / 'probe.py'}:app"
-MEMBERS, PUBLISHERS, MESSAGES = 100, 5, 200
+MEMBERS, PUBLISHERS = 100, 5
 
 
 async def collected(client: Client, count: int) -> list[list[int]]:
     return [await client.receive() for _ in range(count)]
 
 
-async def test_every_member_gets_each_message_once_and_each_publishers_in_order() -> None:
+@pytest.mark.parametrize("messages", [50, pytest.param(200, marks=pytest.mark.long)])
+async def test_every_member_gets_each_message_once_and_each_publishers_in_order(messages: int) -> None:
+    """`messages`: of each publisher."""
     with Gateway(PROBE, workers=4) as gateway:
         members = [Client(gateway.ws_url) for _ in range(MEMBERS)]
         publishers = [Client(gateway.ws_url) for _ in range(PUBLISHERS)]
@@ -26,10 +29,10 @@ async def test_every_member_gets_each_message_once_and_each_publishers_in_order(
             assert await client.ask(do="join", room="lobby") == {"joined": "lobby"}
 
         async def publish(number: int) -> None:
-            for sequence in range(MESSAGES):
+            for sequence in range(messages):
                 await publishers[number].send({"do": "publish", "room": "lobby", "message": [number, sequence]})
 
-        collectors = [asyncio.create_task(collected(client, PUBLISHERS * MESSAGES)) for client in members]
+        collectors = [asyncio.create_task(collected(client, PUBLISHERS * messages)) for client in members]
         await asyncio.gather(*(publish(number) for number in range(PUBLISHERS)))
         received = await asyncio.gather(*collectors)
         # Nothing more comes: a marker published last is the next thing that each member gets.
@@ -37,9 +40,9 @@ async def test_every_member_gets_each_message_once_and_each_publishers_in_order(
         ends = await asyncio.gather(*(client.receive() for client in members))
         await gather_bounded(20, *(client.close() for client in [*members, *publishers]))
     assert ends == ["end"] * MEMBERS
-    for messages in received:
+    for came in received:
         for number in range(PUBLISHERS):
-            assert [sequence for sender, sequence in messages if sender == number] == list(range(MESSAGES))
+            assert [sequence for sender, sequence in came if sender == number] == list(range(messages))
 
 
 async def test_who_has_left_gets_nothing_more() -> None:

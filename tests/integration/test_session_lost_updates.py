@@ -19,7 +19,7 @@ from support.waiting import wait_until
 
 COUNTING = f"{Path(__file__).parent / 'apps' / 'counting.py'}:app"
 WORKERS = 4
-REQUESTS, WEBSOCKETS, ROUNDS = 50, 20, 100
+REQUESTS, WEBSOCKETS = 50, 20
 SEEN_SECONDS = 2.0
 """So long a write on another worker may stay unseen."""
 
@@ -34,18 +34,18 @@ def gateway() -> Iterator[Gateway]:
         assert "Traceback" not in whole_log(gateway)
 
 
-async def by_request(gateway: Gateway, cookie: str, number: int) -> int:
+async def by_request(gateway: Gateway, cookie: str, number: int, rounds: int) -> int:
     """All rounds in one request; the slot that served it."""
-    target = f"/rounds?spread={number}&own=request{number}&rounds={ROUNDS}"
+    target = f"/rounds?spread={number}&own=request{number}&rounds={rounds}"
     answer = await get(gateway.port, target, ("Cookie", cookie), ("Connection", "close"))
     assert answer.status == 200, answer
     return int(answer.body)
 
 
-async def by_websocket(client: Client, number: int) -> int:
+async def by_websocket(client: Client, number: int, rounds: int) -> int:
     """A message for each round; the slot that served them."""
     slots = set()
-    for done in range(1, ROUNDS + 1):
+    for done in range(1, rounds + 1):
         await client.send(f"websocket{number}")
         seen = await client.receive()
         assert seen[f"websocket{number}"] == done, "its own writes a holder sees at once"
@@ -54,7 +54,8 @@ async def by_websocket(client: Client, number: int) -> int:
     return int(slot)
 
 
-async def test_seventy_writers_of_one_session_on_four_workers_lose_nothing(gateway: Gateway) -> None:
+@pytest.mark.parametrize("rounds", [30, pytest.param(100, marks=pytest.mark.long)])
+async def test_seventy_writers_of_one_session_on_four_workers_lose_nothing(gateway: Gateway, rounds: int) -> None:
     async with AsyncExitStack() as stack:
         clients = [Client(f"{gateway.ws_url}/?spread={number}") for number in range(WEBSOCKETS)]
         for client in clients:
@@ -66,14 +67,14 @@ async def test_seventy_writers_of_one_session_on_four_workers_lose_nothing(gatew
 
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            requests = [group.create_task(by_request(gateway, cookie, number)) for number in range(REQUESTS)]
-            websockets = [group.create_task(by_websocket(client, n)) for n, client in enumerate(clients)]
-        print(f"{(REQUESTS + WEBSOCKETS) * ROUNDS} rounds took {time.monotonic() - began:.1f} s")
+            requests = [group.create_task(by_request(gateway, cookie, number, rounds)) for number in range(REQUESTS)]
+            websockets = [group.create_task(by_websocket(client, n, rounds)) for n, client in enumerate(clients)]
+        print(f"{(REQUESTS + WEBSOCKETS) * rounds} rounds took {time.monotonic() - began:.1f} s")
         for tasks in (requests, websockets):
             assert {task.result() for task in tasks} == set(range(WORKERS)), "every worker served some"
 
         own = [f"request{n}" for n in range(REQUESTS)] + [f"websocket{n}" for n in range(WEBSOCKETS)]
-        expected = dict.fromkeys(own, ROUNDS) | {"shared": len(own) * ROUNDS}
+        expected = dict.fromkeys(own, rounds) | {"shared": len(own) * rounds}
 
         # The copy that a WebSocket's worker holds, and what a request is given: on every worker, all of it.
         for number, client in enumerate(clients):

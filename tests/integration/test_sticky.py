@@ -28,19 +28,21 @@ async def visits(url: str, count: int) -> tuple[list[int], list[str], int]:
     return slots, sessions, client.cookies_set
 
 
-async def test_400_clients_keep_slot_and_session_over_five_reconnects() -> None:
+@pytest.mark.parametrize(("clients", "evenness"), [(80, 0.6), pytest.param(400, 0.8, marks=pytest.mark.long)])
+async def test_clients_keep_slot_and_session_over_five_reconnects(clients: int, evenness: float) -> None:
+    """`evenness`: so many of the fullest slot's clients the emptiest has at least."""
     # By connections alone: how late the loops are is a matter of the machine.
     with Gateway(PROBE, "--set", "balance_by=connections", workers=4) as gateway:
-        results = await gather_bounded(40, *(visits(gateway.ws_url, 6) for _ in range(400)))
+        results = await gather_bounded(40, *(visits(gateway.ws_url, 6) for _ in range(clients)))
     for slots, sessions, cookies_set in results:
         assert len(set(slots)) == 1
         assert len(set(sessions)) == 1
         assert cookies_set == 1
-    assert len({sessions[0] for _, sessions, _ in results}) == 400
+    assert len({sessions[0] for _, sessions, _ in results}) == clients
     share = Counter(slots[0] for slots, _, _ in results)
     print(f"clients per slot: {dict(share)}, fewest/most {min(share.values()) / max(share.values()):.2f}")
     assert len(share) == 4
-    assert min(share.values()) / max(share.values()) >= 0.8
+    assert min(share.values()) / max(share.values()) >= evenness
 
 
 def handshake(host: str, cookie: str) -> bytes:

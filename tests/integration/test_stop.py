@@ -102,7 +102,7 @@ WAITING = r"ERROR +worker 0 .*: cut at the stop: .*asked > wait_for_what_never_c
 @pytest.mark.parametrize(
     ("what", "by", "said"),
     [
-        ("wait for ever", "SIGTERM", WAITING),
+        pytest.param("wait for ever", "SIGTERM", WAITING, marks=pytest.mark.long),
         ("wait for ever", "command", WAITING),
         (
             "block for ever",
@@ -167,7 +167,7 @@ async def test_sigint_ends_soon_whatever_handlers_do() -> None:
     assert "Traceback" not in log
 
 
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 async def test_a_second_signal_ends_at_once(second: signal.Signals) -> None:
     async with running_gateway(f"{STOPPING}:app", workers=1) as gateway:
         async with Client(gateway.ws_url) as waiting:

@@ -66,6 +66,7 @@ async def test_ctrl_c_gives_the_prompt_back_soon_whatever_handlers_do(folder: Pa
     assert "Traceback" not in terminal.shown
 
 
+@pytest.mark.long
 async def test_a_terminal_that_is_closed_is_a_graceful_stop(folder: Path) -> None:
     async with gateway_on_a_terminal(folder) as terminal, Client(await url_in(terminal)) as client:
         await client.ask(do="work", seconds=CTRL_C_SECONDS + 0.5, leaves=str(folder / "finished"))

@@ -57,6 +57,7 @@ async def test_a_handler_that_blocks_the_loop_is_named_while_it_does(worker: Lon
     await worker.wait_log("the event loop turns again; it was blocked for ")
 
 
+@pytest.mark.long
 async def test_a_c_function_that_keeps_the_gil_shows_in_the_traceback_of_sigabrt(worker: LoneWorker) -> None:
     async with worker.client() as client:
         await client.send(json.dumps({"do": "keep the GIL"}))

@@ -10,7 +10,8 @@ from typing import Any
 
 from stickygw import App, Connection
 from stickygw.apps.native.coming import Coming
-from stickygw.apps.native.leaving import Leaving, Outcome
+from stickygw.apps.native.leaving import Outcome
+from stickygw.apps.native.moving_out import MovingOut
 from stickygw.testing import AppClient
 
 KEYS = ["path:/match/{id}"]
@@ -99,21 +100,27 @@ class Joined:
         self._theirs.setblocking(False)
         self._ours.setblocking(False)
         self.coming = Coming(
-            self.new.runtime, self._ours, admit=lambda offer: lambda: None, on_over=lambda coming: None
+            self.new.runtime,
+            self._ours,
+            admit=lambda offer: lambda: None,
+            on_over=lambda coming: None,
+            is_same_slot=True,
         )
         if is_listed:
             self.go_on(within_seconds=within_seconds)
 
     def go_on(self, *, within_seconds: float = 20.0) -> None:
         """Begin the old worker's part."""
-        self.leaving = Leaving(
+        own = self.old.runtime.identity.slot
+        moving = MovingOut(
             self.old.runtime,
-            self._theirs,
+            {own: self._theirs},
             grace_seconds=self._grace_seconds,
             within_seconds=within_seconds,
-            on_moved=lambda: self.on_moved(),
+            on_moved=lambda id: self.on_moved(),
         )
-        self._task = asyncio.create_task(self.leaving.run())
+        self.leaving = moving._leavings[own]
+        self._task = asyncio.create_task(moving.run())
 
     def new_dies(self) -> None:
         """As far as the old worker can see."""

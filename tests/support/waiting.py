@@ -15,3 +15,9 @@ async def wait_until(condition: Callable[[], object | Awaitable[object]], *, sec
             if await found if isawaitable(found) else found:
                 return
             await asyncio.sleep(0.005)
+
+
+async def loop_turns(count: int = 5) -> None:
+    """Let the loop look at its descriptors `count` times."""
+    for _ in range(count):
+        await asyncio.sleep(0)

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 from websockets.datastructures import Headers
@@ -15,13 +16,16 @@ from stickygw.apps.native.carried import NotCarried
 from stickygw.apps.native.coming_keys import ComingKeys
 from stickygw.apps.native.connection import Connection
 from stickygw.apps.native.ending import Ending
+from stickygw.apps.native.handlers import PathHandlers
 from stickygw.apps.native.published import wait_published
 from stickygw.apps.native.request import Request
 from stickygw.apps.native.runtime import Runtime
 from stickygw.connections.revival import revive
 from stickygw.connections.transport import SocketTransport
+from stickygw.connections.websocket import WebSocket
 from stickygw.ipc.memory_file import StateLost, read_copy, read_state, send_copy
 from stickygw.ipc.move_link import MoveLink
+from stickygw.sessions.session import Session
 from stickygw.types import ConnectionId, HandOverId
 from stickygw.wire.link import Offer
 from stickygw.wire.move import (
@@ -117,7 +121,8 @@ class Coming:
                 self._rooms.copies.settled(origin)
             case Finished():
                 self._keys.end()
-                self._rooms.arrived()  # the other side closes the link when it has all answers
+                self._rooms.arrived()
+                self._link.send(Finished())  # behind all that was published here; the other side closes the link
             case _:
                 log.error("move: a %s where none belongs", type(message).__name__)
         for fd in fds:
@@ -133,18 +138,25 @@ class Coming:
             self._rooms.position(pinged, self._positions)
 
     def _adopt_or_refuse(self, id: HandOverId, data: bytes, fds: list[int]) -> None:
+        """The old worker gets an answer whatever happens: else it would keep the connection frozen, and let it go."""
         try:
             if not fds:
                 raise NotCarried("its descriptor was lost: this worker has as many as it may")
             if self._other_version:
                 raise NotCarried(self._other_version)
-            self._adopt(id, State.of_bytes(data or read_state(fds[1:], max_bytes=MAX_STATE_BYTES)), fds[0])
+            state = State.of_bytes(data or read_state(fds[1:], max_bytes=MAX_STATE_BYTES))
+            connection = self._adopt(state, os.dup(fds[0]))
         except (NotCarried, StateLost, OSError) as error:
-            for fd in fds:
-                os.close(fd)
             self._link.send(Refused(id, str(error)))
+        except Exception:
+            log.exception("move: a connection cannot be taken")
+            self._link.send(Refused(id, "a defect, which is in the log of the next worker"))
         else:
-            for fd in fds[1:]:
+            self._starting[id] = partial(connection.start, state.inbox, state.values)
+            self._link.send(Adopted(id))
+            self._link.when_sent(partial(self._start, id))
+        finally:
+            for fd in fds:
                 os.close(fd)
 
     @property
@@ -154,20 +166,52 @@ class Coming:
             return ""
         return f"the old worker moves by version {self._version}, this one by {VERSION}"
 
-    def _adopt(self, id: HandOverId, state: State, fd: int) -> None:
+    def _adopt(self, state: State, fd: int) -> Connection:
+        """The connection, which `start` is to follow. Raises whatever happens, and then nothing is left of it; `fd` is
+        owned here."""
+        with ExitStack() as undo:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+            undo.callback(sock.close)
+            runtime = self._runtime
+            handlers = runtime.app.handlers.for_path(state.request.path)
+            if handlers is None:
+                raise NotCarried(f"no handler serves its path {state.request.path}")
+            if handlers.coroutine is not None:
+                raise NotCarried(f"a coroutine serves its path {state.request.path} now")
+            if runtime.is_stopping or not self._rooms.can_arrive:
+                raise NotCarried("this worker takes no more")
+            on_ended = self._admit(state.offer)
+            if on_ended is None:
+                raise NotCarried("this worker is full")
+            undo.callback(on_ended)
+            session = runtime.sessions.adopt(
+                state.session.id,
+                is_stored=state.session.is_stored,
+                stored=state.session.stored,
+                unsaved=state.session.unsaved,
+                touched_seconds=state.session.touched_seconds,
+                is_stale=state.session.is_stale,
+            )
+            undo.callback(runtime.sessions.release, session)
+            connection, websocket = self._revived(state, sock, session, handlers, on_ended)
+            connection.go_on_from(state, websocket)
+            undo.pop_all()
+            undo.callback(on_ended)
+            undo.callback(connection.let_go)
+            positions = self._positions
+            self._rooms.arrive(connection, state.addresses, state.groups, pinged=self._pinged, positions=positions)
+            undo.pop_all()
+            return connection
+
+    def _revived(
+        self,
+        state: State,
+        sock: socket.socket,
+        session: Session,
+        handlers: PathHandlers,
+        on_ended: Callable[[], None],
+    ) -> tuple[Connection, WebSocket]:
         runtime = self._runtime
-        handlers = runtime.app.handlers.for_path(state.request.path)
-        if handlers is None:
-            raise NotCarried(f"no handler serves its path {state.request.path}")
-        if handlers.coroutine is not None:
-            raise NotCarried(f"a coroutine serves its path {state.request.path} now")
-        if runtime.is_stopping or not self._rooms.can_arrive:
-            raise NotCarried("this worker takes no more")
-        on_ended = self._admit(state.offer)
-        if on_ended is None:
-            raise NotCarried("this worker is full")
-        # From here on it is ours.
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
         transport = SocketTransport(sock, runtime.loop, runtime.flusher)
         request = Request(
             state.request.path,
@@ -177,14 +221,6 @@ class Coming:
             state.offer.is_secure,
             handlers.parts,
             state.request.subprotocol,
-        )
-        session = runtime.sessions.adopt(
-            state.session.id,
-            is_stored=state.session.is_stored,
-            stored=state.session.stored,
-            unsaved=state.session.unsaved,
-            touched_seconds=state.session.touched_seconds,
-            is_stale=state.session.is_stale,
         )
         ending = Ending(
             ConnectionId(state.id),
@@ -208,11 +244,7 @@ class Coming:
             counters=runtime.counters,
         )
         ending.opened(connection, websocket)
-        connection.go_on_from(state, websocket)
-        self._rooms.arrive(connection, state.addresses, state.groups, pinged=self._pinged, positions=self._positions)
-        self._starting[id] = partial(connection.start, state.inbox, state.values)
-        self._link.send(Adopted(id))
-        self._link.when_sent(partial(self._start, id))
+        return connection, websocket
 
     def _start(self, id: HandOverId) -> None:
         start = self._starting.pop(id, None)

@@ -19,7 +19,7 @@ from stickygw.bridge.addresses import check_room, is_room, user_address
 from stickygw.connections.flow import HIGH_WATER_BYTES
 from stickygw.connections.sending import CLOSE_SECONDS
 from stickygw.connections.websocket import WebSocket
-from stickygw.errors import ConnectionClosed
+from stickygw.errors import ConnectionClosed, ConnectionMoved
 from stickygw.sessions.holders import SESSION_ENDED, Holder
 from stickygw.sessions.session import Session
 from stickygw.wire.closing import check_close
@@ -36,13 +36,15 @@ BUSY_SECONDS = 1.0
 class Connection:
     """One WebSocket. `id` is its own; `request` is what opened it; `session` is shared with the client's other tabs.
 
-    Methods act when they are called. What `send`, `join` and `publish` return may be awaited: for back-pressure, and
+    Methods act when they are called; while it is on its way to another worker, and after that, they raise
+    `ConnectionMoved`. What `send`, `join` and `publish` return may be awaited: for back-pressure, and
     for `join` until the room is heard on all workers.
     """
 
     __slots__ = (
         "_ending",
         "_holder",
+        "_is_leaving",
         "_left_rooms",
         "_runtime",
         "_state",
@@ -67,6 +69,7 @@ class Connection:
         self._ending = ending
         self._websocket: WebSocket | None = None
         self._holder: Holder | None = None
+        self._is_leaving = False  # frozen: it is about to be another worker's
         self._left_rooms: frozenset[str] | None = None
         self._state: State | None = None
         self._user: str | None = None
@@ -132,6 +135,7 @@ class Connection:
 
     def leave(self, room: str) -> None:
         """Be a member of `room` no more. Raises `RoomNameError` for a name that no room can have."""
+        self._check_not_leaving()
         self._runtime.audience.leave(check_room(room), self)
 
     def publish(
@@ -165,8 +169,8 @@ class Connection:
         Raises `ValueError` for a code that no close frame may carry (RFC 6455 §7.4), or a reason of over 123 bytes.
         """
         check_close(code, reason)
-        self._turns.drop_inbox()
-        self.shut(code, reason)
+        self._check_not_leaving()
+        self._end(code, reason)
 
     async def receive(self) -> Any:
         """The next message, in an ``@app.handler`` coroutine. Raises `ConnectionClosed` at the end.
@@ -254,6 +258,7 @@ class Connection:
             return None
         stored, unsaved = self.session.carried()
         request = self.request
+        self._is_leaving = True
         return Carried(
             self.id,
             self._ending.offer,
@@ -285,6 +290,7 @@ class Connection:
 
     def thaw(self, *, goes_on: bool = True) -> None:
         """It does not move after all: go on as if nothing had happened. Not `goes_on`: it is only to be closed."""
+        self._is_leaving = False
         if self._websocket is not None:
             self._websocket.thaw()
         if goes_on:
@@ -348,11 +354,21 @@ class Connection:
         self._runtime.keep_alive.watch(websocket)
 
     def _session_ended(self) -> None:
-        self.close(*SESSION_ENDED)
+        self._end(*SESSION_ENDED)
+
+    def _end(self, code: int, reason: str) -> None:
+        self._turns.drop_inbox()
+        self.shut(code, reason)
 
     def _open_websocket(self) -> WebSocket:
         if self._turns.closed is not None:
             raise self._turns.closed
+        self._check_not_leaving()
         if self._websocket is None or not self._websocket.is_open:
             raise ConnectionClosed(1006, "closing")
         return self._websocket
+
+    def _check_not_leaving(self) -> None:
+        """What were done to it now, nobody would tell the other worker."""
+        if self._is_leaving:
+            raise ConnectionMoved

@@ -203,6 +203,8 @@ class Endpoint:
             await self._admit(request, opening)
             if runtime.is_stopping:
                 raise Refused(503, "the gateway stops", [("Retry-After", "1")])
+            if offer.key is not None and any(leaving.has_given(offer.key) for leaving in runtime.leaving_keys):
+                raise Refused(503, "what it is about is another worker's by now", [("Retry-After", "1")])
         except BaseException as error:
             if isinstance(error, Refused):
                 error.fields = [*error.fields, *self._told(offer, visit, head, error.status)]

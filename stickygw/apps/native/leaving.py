@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 from stickygw.apps.native.carried import NotCarried
 from stickygw.apps.native.connection import Connection
@@ -104,6 +103,7 @@ class Leaving:
         """Frozen and sent, and not answered for."""
         self._outs = MoveOuts(runtime, max_count=AT_A_TIME, on_failed=self._let_stay, on_changed=self._changed.set)
         """Of these, those that go next."""
+        self._is_finished = False  # the other side has read all, and said so
         self._answered_at = 0.0  # or when the first was sent after the last answer
         self._link = MoveLink(sock, on_message=self._received, on_closed=self._changed.set)
         self._rooms = runtime.audience.departures(
@@ -137,7 +137,7 @@ class Leaving:
             await self._wait_answers()
             if not self._sent:  # who has no answer is not kept frozen
                 await self._wait_for_others()
-            self._link.send(Finished())
+            await self._finish()
         finally:
             settling.cancel()
             self._end()
@@ -208,7 +208,10 @@ class Leaving:
             return False
         await wait_published(self._runtime.bridge)
         self._forget_ended()
-        if self._link.is_closed or self._link.is_full:
+        if self._link.is_full:
+            self._link.when_sent(self._changed.set)  # copies have no answers that would wake it
+            return False
+        if self._link.is_closed:
             return False
         departure = self._rooms.depart(self._ready())
         if not departure.tickets:
@@ -227,6 +230,7 @@ class Leaving:
             self._let_stay(connection)
 
     def _let_stay(self, connection: Connection) -> None:
+        self._changed.set()  # perhaps it was the last
         self._forget(connection)
         self._kept.add(connection)
         self._keys.stay(connection)
@@ -238,7 +242,7 @@ class Leaving:
 
     def _next_deadline(self) -> float:
         """Until when something must have changed."""
-        deadlines = [self._ends_at, *islice(self._held.values(), 1)]
+        deadlines = [self._ends_at, *(until for connection, until in self._held.items() if not connection.is_at_rest)]
         if (keys_at := self._keys.deadline) is not None:
             deadlines.append(keys_at)
         if self._sent:
@@ -250,7 +254,8 @@ class Leaving:
         now = self._loop.time()
         if self._sent and now >= self._answered_at + ANSWER_SECONDS:
             self._ends_at = now
-        for connection in [connection for connection, until in self._held.items() if until <= now]:
+        late = [each for each, until in self._held.items() if until <= now and not each.is_at_rest]
+        for connection in late:  # who rests waits for its rooms, or its turn, as long as the move may take
             self._let_stay(connection)
 
     def _send_positions(self, departure: Departure) -> None:
@@ -291,6 +296,15 @@ class Leaving:
                 log.error("move: the next worker has not answered for %d connections", len(self._sent))
                 break
 
+    async def _finish(self) -> None:
+        """Say that this was all, and wait for the same word: then either side has read every copy of the other's."""
+        self._link.send(Finished())
+        until = self._loop.time() + ANSWER_SECONDS
+        while not (self._is_finished or self._link.is_closed):
+            if not await self._wait(until):
+                log.error("move: the next worker does not say that it has all")
+                break
+
     # What comes
 
     def _received(self, message: MoveMessage, fds: list[int]) -> None:
@@ -311,11 +325,14 @@ class Leaving:
                     self._rooms.copies.received(channel, copy)
             case Settled(origin):
                 self._rooms.copies.settled(origin)
+            case Finished():
+                self._is_finished = True
             case _:
                 log.error("move: a %s where none belongs", type(message).__name__)
         for fd in fds:
             os.close(fd)
-        self._changed.set()
+        if not isinstance(message, Copy):  # or all connections would be looked at for each
+            self._changed.set()
 
     def _adopted(self, id: HandOverId) -> None:
         self._answered_at = self._loop.time()

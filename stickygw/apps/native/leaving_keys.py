@@ -77,6 +77,7 @@ class LeavingKeys:
         self.closed = 0
         """Those that were closed, since their key has gone and they could not."""
         if self._hooks.key_out:
+            runtime.leaving_keys.add(self)
             runtime.keys.listeners.append(self._opened)
             for key in runtime.keys:
                 self._add(key)
@@ -91,6 +92,11 @@ class LeavingKeys:
     def has_left(self, connection: Connection) -> bool:
         """Whether its key has gone: nothing of it may be handled here."""
         key = self._key_of(connection)
+        return key is not None and key.step in AWAY
+
+    def has_given(self, affinity: bytes) -> bool:
+        """Whether its state is another worker's, or is on its way there."""
+        key = self._keys.get(affinity)
         return key is not None and key.step in AWAY
 
     def stay(self, connection: Connection) -> None:

@@ -86,8 +86,8 @@ class MovingOut:
 
     async def _run(self, slot: Slot, leaving: Leaving) -> None:
         """One of them fails alone: what it did not move is left."""
-        await self._choose_homes()
         try:
+            await self._choose_homes()
             await leaving.run()
         except Exception:
             log.exception("the move to slot %d failed; what has not gone is closed here", slot)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from stickygw.apps.native.app import App
     from stickygw.apps.native.coming_keys import ComingKeys
     from stickygw.apps.native.connection import Connection
+    from stickygw.apps.native.leaving_keys import LeavingKeys
 
 log = logging.getLogger("stickygw.app")
 
@@ -129,6 +130,8 @@ class Runtime:
         """The affinity keys that the application may keep something for."""
         self.coming_keys: set[ComingKeys] = set()
         """The moves that may bring another worker's."""
+        self.leaving_keys: set[LeavingKeys] = set()
+        """The moves that have taken keys away."""
         self.audience = Audience(hub, bridge, targets=lambda: self.connections, random_bytes=os.urandom)
         """Whom messages are for."""
         self.schedule = Schedule(
@@ -282,7 +285,7 @@ class Runtime:
 
     def moved(self, connection: Connection) -> None:
         """Another worker has `connection`, and counts what it has had here."""
-        self.sessions.release(connection.session)
+        self.sessions.moved(connection.session)
         self.keys.ended(connection.affinity_key, connection)
         self._forget(connection)
 

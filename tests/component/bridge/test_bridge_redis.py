@@ -206,7 +206,7 @@ def blocker() -> Iterator[Callable[[], object]]:
     sleeper.close()
 
 
-@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("run", [pytest.param(asyncio.run, marks=pytest.mark.long), uvloop.run])
 def test_a_loop_that_was_blocked_does_not_take_the_server_for_dead(
     valkey: ValkeyServer, prefix: str, monkeypatch: pytest.MonkeyPatch, run: Callable[..., None]
 ) -> None:

@@ -192,12 +192,11 @@ def test_a_redis_that_never_answers_is_given_up(folder: Path, silent_port: int) 
 
 def test_run_becomes_the_primary_and_hands_it_settings_that_no_argument_shows(folder: Path) -> None:
     fake = folder / "fake"
-    (fake / "stickygw").mkdir(parents=True)
-    for part in (ROOT / "stickygw").iterdir():
-        if part.name not in ("primary", "__pycache__"):
-            (fake / "stickygw" / part.name).symlink_to(part)
-    (fake / "stickygw" / "primary").mkdir()
-    (fake / "stickygw" / "primary" / "__init__.py").touch()
+    (fake / "stickygw" / "primary").mkdir(parents=True)
+    for package in ("", "primary"):
+        for part in (ROOT / "stickygw" / package).iterdir():
+            if part.name not in ("primary", "__main__.py", "__pycache__"):
+                (fake / "stickygw" / package / part.name).symlink_to(part)
     (fake / "stickygw" / "primary" / "__main__.py").write_text(
         "import json, os, sys\n"
         "with os.fdopen(int(sys.argv[2])) as file:\n"

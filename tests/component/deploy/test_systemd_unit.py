@@ -64,6 +64,10 @@ def test_only_the_primary_is_signalled_and_a_dead_one_is_started_again() -> None
     assert {ExitCode(int(code)) for code in SERVICE["RestartPreventExitStatus"].split()} == never
 
 
+def test_a_process_that_the_kernel_kills_for_memory_takes_nobody_along() -> None:
+    assert SERVICE["OOMPolicy"] == "continue"
+
+
 def test_systemd_waits_longer_than_the_gateway_needs() -> None:
     settings = Settings()
     assert int(SERVICE["TimeoutStopSec"]) > settings.stop_timeout + STORE_SECONDS

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from support.waiting import wait_until
+from support.waiting import loop_turns, wait_until
 
 from stickygw.ipc.datagrams import MAX_DESCRIPTORS, MAX_MESSAGES_PER_WAKE, Datagrams, datagram_pair
 
@@ -115,13 +115,13 @@ async def test_a_full_socket_takes_nothing_more_and_says_when_it_does(heard: Hea
     assert open_descriptors() == before
     told: list[bool] = []
     one.wait_writable(lambda: told.append(one.send(b"after", [memory])))
-    await asyncio.sleep(0.05)
+    await loop_turns()
     assert told == []
     assert read_all(theirs) == sent
     await wait_until(lambda: told == [True])
     data, fds, *_ = socket.recv_fds(theirs, MAX_BYTES, 2)
     assert (data, len(fds)) == (b"after", 1)
-    await asyncio.sleep(0.05)
+    await loop_turns()
     assert told == [True]  # once
     for fd in (*fds, memory):
         os.close(fd)
@@ -138,7 +138,7 @@ async def test_whoever_waits_is_not_called_after_close() -> None:
     one.close()
     one.wait_writable(lambda: told.append("after"))
     read_all(theirs)
-    await asyncio.sleep(0.05)
+    await loop_turns()
     assert told == []
     assert not one.send(b"late")
     theirs.close()

@@ -279,12 +279,6 @@ async def running_rig(directory: Path, **options: Any) -> AsyncIterator[Rig]:
     assert failed == []
 
 
-async def loop_turns(count: int = 5) -> None:
-    """Let the loop look at its descriptors `count` times."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
 @contextmanager
 def no_descriptor_left(*, but: int = 0) -> Iterator[None]:
     """No new descriptor can be had meanwhile, but for `but`: all below the limit are in use."""

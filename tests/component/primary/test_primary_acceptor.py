@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from primary_rig import Client, Rig, head_of, loop_turns, no_descriptor_left
-from support.waiting import wait_until
+from found_rig import descriptors
+from primary_rig import Client, Rig, head_of, no_descriptor_left
+from support.waiting import loop_turns, wait_until
 
 from stickygw.primary.acceptor import LOG_EVERY_SECONDS, PAUSE_SECONDS
 
@@ -65,5 +66,8 @@ async def test_after_close_nobody_is_accepted(make_rig: MakeRig):
     address = rig.listener.sock.getsockname()
     rig.acceptor.close()
     rig.acceptor.close()
+    had = descriptors()
+    rig.acceptor.start()  # as an upgrade that is cancelled by the stop does
+    assert descriptors() == had
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(*address)

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
-from primary_rig import Rig, head_of, loop_turns
-from support.waiting import wait_until
+from primary_rig import Rig, head_of
+from support.waiting import loop_turns, wait_until
 
 from stickygw.ipc.link import Link, link_pair
 from stickygw.ipc.peer import Peer
@@ -222,7 +222,7 @@ class Adopted:
         self.rig._to_close += [link, theirs]
         worker = WorkerId(next(self._ids))
         connections = [(HandOverId(id), key) for id, key in held]
-        self.hand_overs.adopt(worker, Slot(slot), link, connections, is_draining=is_draining)
+        self.hand_overs.takers.adopt(worker, Slot(slot), link, connections, is_draining=is_draining)
         if not is_draining:
             self.hand_overs.worker_is_up(worker, Slot(slot), link)
         return worker

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from primary_rig import loop_turns
-from support.waiting import wait_until
+from support.waiting import loop_turns, wait_until
 
 from stickygw.primary.processes import WatchedProcess
 
@@ -73,3 +72,28 @@ async def test_one_that_this_process_had_started_before_it_was_executed_anew_is_
     async with asyncio.timeout(10):
         assert await exits.get() == 7
     assert child.poll() == 0, "Popen has nothing to reap, and says this then"
+
+
+async def test_such_a_one_is_killed_and_reaped_though_the_loop_reads_its_descriptor_without_blocking():
+    child = one_that_reads_and_exits(7)
+    process = WatchedProcess(child.pid, child=None, on_exit=lambda status: None)
+    process.kill_session()
+    process.forget()
+    assert child.poll() == 0, "Popen has nothing to reap, and says this then"
+    assert child.stdin is not None
+    child.stdin.close()
+
+
+async def test_one_that_is_left_lives_on_and_its_end_is_not_told():
+    had = len(os.listdir("/proc/self/fd"))
+    with not_our_child() as pid:
+        exits: list[int | None] = []
+        process = WatchedProcess(pid, child=None, on_exit=exits.append)
+        process.leave()
+        process.leave()
+        assert not process.is_alive
+        os.kill(pid, 0)
+        os.kill(pid, signal.SIGKILL)
+        await loop_turns()
+    assert exits == []
+    await wait_until(lambda: len(os.listdir("/proc/self/fd")) == had)

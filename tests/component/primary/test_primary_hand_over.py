@@ -7,8 +7,8 @@ import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
-from primary_rig import Client, FakeWorker, Rig, cookie_for, head_of, loop_turns
-from support.waiting import wait_until
+from primary_rig import Client, FakeWorker, Rig, cookie_for, head_of
+from support.waiting import loop_turns, wait_until
 
 from stickygw.primary.hand_over import MAX_HOPS
 from stickygw.types import Slot

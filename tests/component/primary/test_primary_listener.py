@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stickygw.errors import BindError
-from stickygw.primary.listener import Listener, bind
+from stickygw.primary.listener import Listener, adopted, bind
 
 
 def closed_after(listeners: list[Listener]) -> list[str]:
@@ -58,6 +58,33 @@ def test_a_unix_socket_is_made_and_removed(short_dir: Path):
     assert path.is_socket()
     assert closed_after(listeners) == [f"unix:{path}"]
     assert not path.exists()
+
+
+def test_an_adopted_one_leaves_the_file_until_the_workers_are_ours(short_dir: Path):
+    [first] = bind([f"unix:{short_dir}/gateway"])
+    assert first.path is not None
+    for is_ours in (False, True):
+        again = adopted(first.sock.dup())
+        assert (again.url, again.keeps_file) == (first.url, True)
+        again.keeps_file = not is_ours
+        again.close()
+        assert first.path.exists() is not is_ours
+    first.close()
+
+
+def test_a_socket_can_be_reached_unless_its_file_is_gone_or_another(short_dir: Path):
+    [tcp, unix] = bind(["127.0.0.1:0", f"unix:{short_dir}/gateway"])
+    assert unix.path is not None
+    assert tcp.is_reachable
+    assert unix.is_reachable
+    unix.path.unlink()
+    assert not unix.is_reachable
+    again = adopted(unix.sock.dup())
+    unix.path.touch()
+    assert not unix.is_reachable
+    assert not again.is_reachable
+    closed_after([tcp, unix, again])
+    assert unix.path.exists()
 
 
 def test_a_unix_socket_that_a_dead_process_left_is_replaced(short_dir: Path):

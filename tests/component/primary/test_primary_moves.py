@@ -9,7 +9,7 @@ import pytest
 from primary_rig import Client, FakeWorker, Rig, head_of
 from support.waiting import wait_until
 
-from stickygw.primary import hand_over
+from stickygw.primary import takers
 from stickygw.types import Slot
 from stickygw.wire.link import Offer
 
@@ -45,7 +45,7 @@ class Move:
 
     async def wait_down(self, worker: FakeWorker) -> None:
         """Return when the primary knows of its end."""
-        await wait_until(lambda: worker.id not in self.rig.hand_overs._takers)
+        await wait_until(lambda: worker.id not in self.rig.hand_overs.takers._all)
 
 
 async def begin_move(make_rig: MakeRig, *, is_taken: bool = True) -> Move:
@@ -58,7 +58,7 @@ async def begin_move(make_rig: MakeRig, *, is_taken: bool = True) -> Move:
         old.take(offer)
         await rig.wait_counted("hand_overs", "taken")
     new = rig.slot_up(0)
-    rig.hand_overs.moves(old.id)
+    rig.hand_overs.takers.begin_to_move(old.id)
     move = Move(rig, old, new, client, offer)
     assert move.counts == (1, 0, 1)
     return move
@@ -99,7 +99,7 @@ async def test_who_was_adopted_keeps_its_key_though_its_old_worker_is_gone_befor
     move.new.adopt(move.offer, of=move.new)
     await move.wait_counts(0, 1, 1)
     assert move.is_key_in_use
-    assert not move.rig.hand_overs._left
+    assert not move.rig.hand_overs.takers._left
     move.new.end(move.offer)
     await move.wait_counts(0, 0, 0)
     assert not move.is_key_in_use
@@ -108,18 +108,18 @@ async def test_who_was_adopted_keeps_its_key_though_its_old_worker_is_gone_befor
 async def test_what_nobody_adopts_of_a_worker_that_died_in_a_move_is_over_after_a_while(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(hand_over, "LEFT_SECONDS", 0.05)
+    monkeypatch.setattr(takers, "LEFT_SECONDS", 0.05)
     move = await begin_move(make_rig)
     move.old.die()
     await move.wait_down(move.old)
     assert move.is_key_in_use
     await wait_until(lambda: not move.is_key_in_use)
-    assert not move.rig.hand_overs._left
+    assert not move.rig.hand_overs.takers._left
     assert move.rig.counters.value("moves", "lost") == 1
 
 
 async def test_who_comes_within_that_while_is_not_over_at_its_end(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(hand_over, "LEFT_SECONDS", 0.05)
+    monkeypatch.setattr(takers, "LEFT_SECONDS", 0.05)
     move = await begin_move(make_rig)
     move.new.sockets[move.offer.id] = move.old.sockets[move.offer.id].dup()
     move.old.die()
@@ -196,12 +196,12 @@ async def test_a_key_goes_with_its_connection_to_another_slot_and_is_free_at_its
     assert old.read(offer) == KITCHEN
     old.take(offer)
     await rig.wait_counted("hand_overs", "taken")
-    rig.hand_overs.moves(old.id)
+    rig.hand_overs.takers.begin_to_move(old.id)
     rig.hand_overs.close_slot(Slot(at or 0))
     new.adopt(offer, of=old)
     await wait_until(lambda: rig.hand_overs.connections_of(new.id) == 1)
 
-    assert rig.hand_overs.moved_from(old.id) == (1, 0)
+    assert rig.hand_overs.takers.moved_from(old.id) == (1, 0)
     assert rig.counters.value("moves", "moved") == 1
     now = asyncio.get_running_loop().time()
     assert rig.table.get(KEY, now + 100) == 1 - (at or 0)

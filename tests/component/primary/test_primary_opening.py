@@ -8,8 +8,8 @@ import struct
 from collections.abc import Awaitable, Callable
 
 import pytest
-from primary_rig import Client, FakeWorker, Rig, head_of, loop_turns
-from support.waiting import wait_until
+from primary_rig import Client, FakeWorker, Rig, head_of
+from support.waiting import loop_turns, wait_until
 
 from stickygw.routing.request_head import MAX_HEAD_BYTES
 

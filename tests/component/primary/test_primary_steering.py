@@ -8,8 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from primary_rig import loop_turns
-from support.waiting import wait_until
+from support.waiting import loop_turns, wait_until
 
 from stickygw.primary.steering import Steering
 from stickygw.supervision import events as to

@@ -42,7 +42,8 @@ def is_refusing() -> bool:
 def facts(id: str) -> dict[str, Any]:
     """Where a match is."""
     match = matches[id]
-    return {"pid": os.getpid(), "generation": app.generation, "born_in": match["born_in"], "moves": match["moves"]}
+    here = {"pid": os.getpid(), "slot": app.slot, "generation": app.generation}
+    return {**here, "born_in": match["born_in"], "moves": match["moves"]}
 
 
 @app.on_key_out

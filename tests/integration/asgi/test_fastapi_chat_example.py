@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.gateway import IN_TURNS, ROOT, Gateway, running_gateway
+from support.gateway import IN_TURNS, ROOT, Gateway
 from support.raw import exchange, get, head
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
@@ -16,9 +16,9 @@ from websockets.exceptions import InvalidStatus
 TARGET = f"{ROOT / 'examples' / 'fastapi_chat' / 'app.py'}:app"
 
 
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with running_gateway(TARGET, *IN_TURNS, workers=2) as gateway:
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    with Gateway(TARGET, *IN_TURNS, workers=2) as gateway:
         yield gateway
 
 

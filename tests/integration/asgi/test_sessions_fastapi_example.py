@@ -7,13 +7,13 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.closes import close_of
-from support.gateway import ROOT, Gateway, running_gateway
+from support.gateway import ROOT, Gateway
 from support.uvicorn_server import Uvicorn
 from support.valkey import ValkeyServer
 from websockets.asyncio.client import connect
@@ -59,11 +59,11 @@ async def check_a_visit(port: int, folder: Path) -> None:
     assert status == "401"
 
 
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
     words = shlex.split(RUN)
     assert words == ["stickygw", "run", words[2], "--workers", "2"]
-    async with running_gateway(str(ROOT / words[2]), workers=2) as gateway:
+    with Gateway(str(ROOT / words[2]), workers=2) as gateway:
         yield gateway
 
 

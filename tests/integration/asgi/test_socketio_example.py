@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
 import socketio
 from support.example_clients import Outcome, run_client
-from support.gateway import IN_TURNS, ROOT, running_gateway
+from support.gateway import IN_TURNS, ROOT, Gateway, running_gateway
 from support.uvicorn_server import Uvicorn
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
@@ -27,34 +27,40 @@ async def visits(url: str, clients: int, events: int, *transports: str) -> Outco
     return await run_client(EXAMPLE / "client.py", url, *options)
 
 
-async def assert_that_only_the_gateway_knows_its_clients(clients: int, events: int) -> None:
-    async with running_gateway(TARGET, *LEARN, *IN_TURNS, *SHORT_STOP, workers=4) as gateway:
-        outcome = await visits(gateway.url, clients, events, "polling")
-        assert (outcome.served, outcome.transports) == (clients, ["polling"]), outcome.text
-        assert outcome.workers == set(gateway.worker_pids().values())
-        assert "Invalid session" not in gateway.log
-    # The test sees what it is about: without affinity the same load fails.
+@pytest.fixture(scope="module")
+def learning() -> Iterator[Gateway]:
+    with Gateway(TARGET, *LEARN, *IN_TURNS, *SHORT_STOP, workers=4) as gateway:
+        yield gateway
+
+
+async def assert_that_all_are_known(gateway: Gateway, clients: int, events: int) -> None:
+    outcome = await visits(gateway.url, clients, events, "polling")
+    assert (outcome.served, outcome.transports) == (clients, ["polling"]), outcome.text
+    assert outcome.workers == set(gateway.worker_pids().values())
+    assert "Invalid session" not in gateway.log
+
+
+async def test_polling_clients_without_cookies_are_known(learning: Gateway) -> None:
+    """Without ``--learn``, below, the same load fails."""
+    await assert_that_all_are_known(learning, clients=16, events=5)
+
+
+@pytest.mark.long
+async def test_a_hundred_polling_clients_are_known_where_uvicorn_knows_them_not(learning: Gateway) -> None:
+    await assert_that_all_are_known(learning, clients=100, events=20)
+    # The test sees what it is about: without affinity even a small part of the load fails.
+    clients, events = 16, 5
     with Uvicorn("app:app", directory=str(EXAMPLE), workers=4) as server:
         outcome = await visits(f"http://127.0.0.1:{server.port}", clients, events, "polling")
         assert outcome.served < clients
         assert '400 "Invalid session' in outcome.text
 
 
-async def test_polling_clients_without_cookies_are_known_where_uvicorn_knows_them_not() -> None:
-    await assert_that_only_the_gateway_knows_its_clients(clients=16, events=5)
-
-
-@pytest.mark.long
-async def test_a_hundred_polling_clients_are_known_where_uvicorn_knows_them_not() -> None:
-    await assert_that_only_the_gateway_knows_its_clients(clients=100, events=20)
-
-
-async def test_websockets_and_the_step_from_polling_to_one_work_on_all_workers() -> None:
-    async with running_gateway(TARGET, *LEARN, *IN_TURNS, *SHORT_STOP, workers=4) as gateway:
-        for transports in (["websocket"], ["polling", "websocket"]):
-            outcome = await visits(gateway.url, 8, 3, *transports)
-            assert (outcome.served, outcome.transports) == (8, ["websocket"]), outcome.text
-            assert outcome.workers == set(gateway.worker_pids().values())
+async def test_websockets_and_the_step_from_polling_to_one_work_on_all_workers(learning: Gateway) -> None:
+    for transports in (["websocket"], ["polling", "websocket"]):
+        outcome = await visits(learning.url, 8, 3, *transports)
+        assert (outcome.served, outcome.transports) == (8, ["websocket"]), outcome.text
+        assert outcome.workers == set(learning.worker_pids().values())
 
 
 async def test_without_learn_the_log_names_the_option() -> None:

@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import pytest
 from support.chat_page import ChatPage
 from support.gateway import Gateway
 
@@ -27,6 +28,7 @@ def test_visitors_on_different_workers_see_each_others_messages(gateway: Gateway
     ada.wait(lambda: ada.typed == "", "the message box is not empty")
 
 
+@pytest.mark.long
 def test_a_reload_keeps_name_and_worker(gateway: Gateway, new_visitor: NewVisitor) -> None:
     page = new_visitor(gateway.url)
     page.rename("Ada")
@@ -58,6 +60,7 @@ def test_a_restarted_gateway_finds_the_page_again_with_its_name_and_worker(
     assert page.typed == "written while away"
 
 
+@pytest.mark.long
 def test_a_page_of_another_origin_is_refused(gateway: Gateway, new_visitor: NewVisitor, tmp_path: Path) -> None:
     visitor = new_visitor(gateway.url)  # its cookie goes out with whatever its browser sends to this host
     with foreign_page(tmp_path) as url:

@@ -37,6 +37,7 @@ def one_cpu() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+@pytest.mark.long
 @needs_two_cpus
 def test_the_tables_are_whole_even_of_a_tiny_run() -> None:
     said = compared("--work-ms", "2", "--seconds", "0.4", "--rounds", "1")

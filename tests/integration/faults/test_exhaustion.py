@@ -58,7 +58,7 @@ async def test_a_primary_without_descriptors_idles_and_recovers() -> None:
         limit_descriptors(gateway.pid, 256)
         without_since = time.monotonic()
         raws = await opened(gateway.port, 1000, HALF_A_HEAD)
-        share = await cpu_share(gateway.pid, 3.0)
+        share = await cpu_share(gateway.pid, 1.5)
         assert descriptors(gateway.pid) <= 256
         left_at = time.monotonic()
         await closed(raws)
@@ -109,7 +109,7 @@ async def connect_times(gateway: Gateway, count: int) -> list[float]:
 
 
 async def test_slow_heads_get_408_and_good_clients_do_not_notice() -> None:
-    with Gateway(PROBE, "--set", "header_timeout=6", workers=2) as gateway:
+    with Gateway(PROBE, "--set", "header_timeout=4", workers=2) as gateway:
         quiet = await connect_times(gateway, 100)
         raws = await opened(gateway.port, 200, HALF_A_HEAD)
         dribbling = asyncio.create_task(dribble(raws))

@@ -66,6 +66,7 @@ async def test_200_connections_in_flight_are_served_by_the_slots_next_worker() -
     assert {cookie for _, cookie in answers} == {None}
 
 
+@pytest.mark.long
 async def test_when_the_slot_stays_away_the_runner_up_serves_them_without_a_new_cookie(tmp_path: Path) -> None:
     environment = {"STARTS_IN": "3", "STARTED_FOLDER": str(tmp_path)}
     options = ["--log-level", "debug", "--set", "slot_wait=0.3"]
@@ -90,7 +91,7 @@ async def test_when_the_slot_stays_away_the_runner_up_serves_them_without_a_new_
 
 
 async def test_a_worker_that_starts_slowly_gets_no_first_visits_until_it_is_ready(tmp_path: Path) -> None:
-    environment = {"STARTS_IN": "2", "STARTED_FOLDER": str(tmp_path)}
+    environment = {"STARTS_IN": "1", "STARTED_FOLDER": str(tmp_path)}
     with Gateway(SLOW_START, workers=2, environment=environment) as gateway:
         os.kill(gateway.worker_pids()[0], signal.SIGKILL)
         slots = []

@@ -163,6 +163,7 @@ async def test_no_acknowledged_write_is_lost_and_everybody_is_told_meanwhile(ser
         assert json.loads((await absent.get("/fields")).body) == {"absent": 7}
 
 
+@pytest.mark.long
 async def test_no_acknowledged_write_is_lost_when_the_embedded_valkey_is_killed_again_and_again() -> None:
     with Gateway(LEDGER, workers=2) as gateway:
         async with at_work(gateway) as visitors:

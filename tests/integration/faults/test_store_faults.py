@@ -116,6 +116,7 @@ async def test_after_a_restart_of_the_store_messages_are_bridged_again(server: V
         assert_echoes_went_on(traffic, echoes_before)
 
 
+@pytest.mark.long
 async def test_after_a_pause_of_the_store_messages_are_bridged_again(server: ValkeyServer) -> None:
     async with traffic_over(server) as (_, traffic):
         server.pause()

@@ -145,6 +145,7 @@ async def test_a_worker_that_is_stopped_is_ended_too(gateway: Gateway) -> None:
     assert_hung(gateway, slot, "")
 
 
+@pytest.mark.long
 async def test_a_primary_that_was_stopped_itself_ends_nobody(gateway: Gateway) -> None:
     async with a_client_of_each_slot(gateway) as (one, other):
         before = [await who(one), await who(other)]

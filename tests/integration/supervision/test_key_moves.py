@@ -1,15 +1,18 @@
-"""A reload moves what an application keeps for an affinity key, a match, together with the key's connections."""
+"""A reload, and a slot that is given up, move what an application keeps for an affinity key, a match, together with the
+key's connections."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.adoption import kill_primary, settled, start_again
 from support.client import gather_bounded
 from support.gateway import Gateway
 from support.steering import command
@@ -18,9 +21,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from stickygw.errors import ExitCode
+from stickygw.routing.home import home_of_key
+from stickygw.routing.keys import parse_key
+from stickygw.types import Slot
 
 APP = Path(__file__).parents[1] / "apps" / "matches.py"
 MATCHES = f"{APP}:app"
+MATCH_IN_QUERY = ("--key", "query:match", "--set", "compression=false")
 BY_MATCH = ("--key", "path:/match/{id}", "--set", "compression=false")
 ANSWER_SECONDS = 20.0
 
@@ -62,7 +69,8 @@ async def players(gateway: Gateway) -> AsyncIterator[Any]:
     found: list[ClientConnection] = []
 
     async def enter(match: str) -> Player:
-        client = await connect(f"ws://127.0.0.1:{gateway.port}/match/{match}", compression=None, proxy=None)
+        url = f"ws://127.0.0.1:{gateway.port}/match/{match}?match={match}"
+        client = await connect(url, compression=None, proxy=None)
         found.append(client)
         return Player(match, client, json.loads(await client.recv()))
 
@@ -70,6 +78,18 @@ async def players(gateway: Gateway) -> AsyncIterator[Any]:
         yield enter
     finally:
         await asyncio.gather(*(client.close() for client in found))
+
+
+@asynccontextmanager
+async def playing_on(found: list[Player]) -> AsyncIterator[None]:
+    """All of them play as long as the context lasts."""
+    stop = asyncio.Event()
+    playing = asyncio.gather(*(player.play_on(stop) for player in found))
+    try:
+        yield
+    finally:
+        stop.set()
+        await playing
 
 
 async def reload(gateway: Gateway) -> str:
@@ -169,3 +189,61 @@ async def test_players_of_a_match_that_the_new_code_refuses_are_closed_and_count
             with pytest.raises(ConnectionClosed):
                 await found[0].play()
         await wait_until(lambda: "on_key_in raised" in gateway.log)
+
+
+async def test_matches_of_a_slot_that_is_scaled_away_go_on_where_their_keys_lead() -> None:
+    with Gateway(MATCHES, *MATCH_IN_QUERY, workers=3) as gateway:
+        async with players(gateway) as enter:
+            names = [f"m{number}" for number in range(24)]
+            found: list[Player] = await gather_bounded(20, *(enter(name) for name in names * 2))
+            by_match = {name: [player for player in found if player.match == name] for name in names}
+            was_in = {player.match: player.entered["slot"] for player in found}
+            assert set(was_in.values()) == {0, 1, 2}
+            async with playing_on(found):
+                await wait_until(lambda: all(player.answers for player in found))
+                done = await command(gateway, "scale", "2")
+            of_slot_2 = [name for name in names if was_in[name] == 2]
+            assert done.stdout == f"2 slots, 3 before; {2 * len(of_slot_2)} connections moved, 0 closed\n", done
+            for name, of_match in by_match.items():
+                of_match.append(await enter(name))  # who comes now meets the others
+                key = parse_key("query:match").for_value(name.encode())
+                assert key is not None
+                slot = home_of_key(key, [Slot(0), Slot(1)]) if name in of_slot_2 else was_in[name]
+                for player in of_match:
+                    last = await player.play("last")
+                    assert (last["slot"], last["moves"]) == (slot, int(name in of_slot_2))
+                assert_one_match(of_match)
+                assert len({player.answers[-1]["pid"] for player in of_match}) == 1
+            # Nobody but the worker that has gone was asked for a key.
+            assert sorted(re.findall(r"\bout (m\d+)", gateway.log)) == sorted(of_slot_2)
+            assert sorted(re.findall(r"\bin (m\d+) ", gateway.log)) == sorted(of_slot_2)
+        assert "Traceback" not in gateway.log
+
+
+async def test_a_reload_by_the_next_primary_moves_the_matches_of_the_workers_it_has_adopted() -> None:
+    with Gateway(MATCHES, *MATCH_IN_QUERY, workers=2) as gateway:
+        async with players(gateway) as enter:
+            async with players(gateway) as enter_and_leave:
+                left = await enter_and_leave("left")
+                await left.play()
+            names = ["m0", "m1", "m2", "m3"]
+            found: list[Player] = [await enter(name) for name in names * 2]
+            async with playing_on(found):
+                kill_primary(gateway)
+                await start_again(gateway)
+                assert await settled(gateway) == 1
+                found += (late := [await enter(name) for name in names])
+                assert [player.entered["moves"] for player in late] == [0] * 4
+                assert await reload(gateway) == "12 connections moved, 0 closed"
+            for name in names:
+                of_match = [player for player in found if player.match == name]
+                for player in of_match:
+                    last = await player.play("last")
+                    assert (last["moves"], last["generation"]) == (1, 2)
+                assert_one_match(of_match)
+                assert len({player.answers[-1]["pid"] for player in of_match}) == 1
+            # A match without players goes too: its worker remembers it, whichever primary asks.
+            again = await enter("left")
+            assert (again.entered["entered"], again.entered["moves"]) == (1, 1)
+            assert again.entered["born_in"] == left.entered["pid"]
+        assert "Traceback" not in gateway.log

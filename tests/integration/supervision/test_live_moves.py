@@ -85,7 +85,7 @@ async def test_a_connection_is_the_same_after_two_reloads_and_is_told_no_end() -
         await wait_until(lambda: gateway.log.count("on_disconnect") == 4)
 
 
-@pytest.mark.parametrize("is_compressing", [False, True])
+@pytest.mark.parametrize("is_compressing", [pytest.param(False, marks=pytest.mark.long), True])
 async def test_64_kib_messages_on_their_way_arrive_once_and_whole(is_compressing: bool) -> None:
     options = [*IN_TURNS, *(["--set", "compression=true"] if is_compressing else [])]
     with Gateway(MOVING, *options, workers=2) as gateway:
@@ -264,6 +264,7 @@ async def test_a_moved_connection_is_reached_by_user_by_session_and_by_disconnec
             await assert_echoes(here)
 
 
+@pytest.mark.long
 async def test_a_moved_client_that_reads_nothing_is_closed_as_slow() -> None:
     with Gateway(MOVING, *IN_TURNS, "--set", "outbox_seconds=1", workers=1) as gateway:
         rider = await Rider(0, "a").connect(gateway.port, receive_buffer=4096)

@@ -45,7 +45,7 @@ def again(server: ValkeyServer) -> None:
     ("when", "harm"),
     [
         pytest.param("before", stop, marks=pytest.mark.long),  # nothing is waited for, as in the middle
-        ("before", pause),
+        pytest.param("before", pause, marks=pytest.mark.long),
         ("in the middle", stop),
         ("in the middle", pause),
     ],
@@ -158,6 +158,7 @@ async def test_a_new_worker_that_is_killed_in_the_middle_takes_only_what_it_alre
         assert "Traceback" not in gateway.log
 
 
+@pytest.mark.long
 async def test_a_new_worker_that_stands_still_in_the_middle_ends_the_move() -> None:
     with Gateway(MOVING, *IN_TURNS, "--set", "heartbeat_timeout=3", workers=1) as gateway:
         async with in_the_middle(gateway) as (ride, _, new):

@@ -72,7 +72,7 @@ def assert_went_well(done: subprocess.CompletedProcess[str]) -> None:
 # --- code that starts -------------------------------------------------------------------------------------------------
 
 
-BUSY = [(2, 60), pytest.param(4, 400, marks=pytest.mark.long)]
+BUSY = [(2, 40), pytest.param(4, 400, marks=pytest.mark.long)]
 """Workers and visitors."""
 
 
@@ -125,6 +125,7 @@ async def begin_reload(gateway: Gateway) -> asyncio.Task[subprocess.CompletedPro
     return reload
 
 
+@pytest.mark.long
 async def test_a_second_reload_waits_for_the_first(site: Site) -> None:
     with Gateway(site.target, workers=2) as gateway:
         async with crowd(gateway) as people:
@@ -143,6 +144,7 @@ async def test_a_second_reload_waits_for_the_first(site: Site) -> None:
     assert_nobody_left_its_slot(people.visitors)
 
 
+@pytest.mark.long
 async def test_sighup_without_a_terminal_reloads(site: Site) -> None:
     with Gateway(site.target, workers=2) as gateway:
         async with crowd(gateway) as people:
@@ -177,19 +179,23 @@ RAISES_IN_ON_START = "@app.on_start\ndef start():\n    raise RuntimeError('no co
 HANGS_IN_ON_START = "import time\n@app.on_start\ndef hang():\n    time.sleep(600)"
 
 
-async def test_code_that_cannot_start_changes_nothing_and_the_command_says_why(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (RAISES_AT_IMPORT, "site_app.py failed with RuntimeError: no such table"),
+        pytest.param(RAISES_IN_ON_START, "RuntimeError: no connection", marks=pytest.mark.long),
+    ],
+    ids=["at import", "in on_start"],
+)
+async def test_code_that_cannot_start_changes_nothing_and_the_command_says_why(site: Site, code: str, why: str) -> None:
     with Gateway(site.target, workers=2) as gateway:
         async with crowd(gateway) as people:
             people.hammer("/healthz")
             await people.add(*["/"] * 20)
-            for code, why in [
-                (RAISES_AT_IMPORT, "site_app.py failed with RuntimeError: no such table"),
-                (RAISES_IN_ON_START, "RuntimeError: no connection"),
-            ]:
-                site.write(2, code)
-                assert_target_is_broken(await command(gateway, "reload"), why)
-                assert gateway.wait_for_line("Traceback")
-                assert gateway.wait_for_line(code.rpartition("\n")[2].strip())
+            site.write(2, code)
+            assert_target_is_broken(await command(gateway, "reload"), why)
+            assert gateway.wait_for_line("Traceback")
+            assert gateway.wait_for_line(code.rpartition("\n")[2].strip())
             assert not closes_of(people.visitors)
             site.write(3)
             assert_went_well(await command(gateway, "reload"))

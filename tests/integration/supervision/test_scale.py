@@ -106,6 +106,7 @@ async def test_sigttin_and_sigttou_scale_by_one() -> None:
         await wait_for_status(gateway, state="running", slots=1)
 
 
+@pytest.mark.long
 async def test_clients_of_a_drained_slot_are_served_elsewhere_and_return_to_it() -> None:
     with Gateway(TALLY, workers=3) as gateway:
         async with crowd(gateway) as people:

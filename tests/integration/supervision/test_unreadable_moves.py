@@ -18,8 +18,16 @@ APPS = Path(__file__).parents[1] / "apps"
     ("patch", "why"),
     [
         ("import stickygw.apps.native.coming as patched; patched.VERSION = 99", "by version 1, this one by 99"),
-        ("import stickygw.apps.native.carried as patched; patched.VERSION = 99", "of version 1, this worker knows 99"),
-        ("import stickygw.apps.native.carried as patched; patched.unpacked = None", "are no connection"),
+        pytest.param(
+            "import stickygw.apps.native.carried as patched; patched.VERSION = 99",
+            "of version 1, this worker knows 99",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "import stickygw.apps.native.carried as patched; patched.unpacked = None",
+            "are no connection",
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["of the move", "of the connection", "another form"],
 )

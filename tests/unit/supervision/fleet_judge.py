@@ -147,7 +147,7 @@ class Judge:
         slot = self.slots[do.worker]
         if self.living[do.worker].is_found and self.owners.get(slot) != do.worker:
             heir = self._heir(do.worker, self.living[do.worker])
-            assert do.successors == (() if heir is None else ((slot, heir),))
+            assert dict(do.successors) == (self._heirs(slot) if heir is None else {slot: heir})
             return
         taken_by = {action.worker for action in later if isinstance(action, to.GiveSlot) and action.slot == slot}
         if taken_by:
@@ -155,13 +155,17 @@ class Judge:
             return
         is_left = to.CloseSlot(slot) in later or to.SetDrained(slot, True) in later
         assert is_left, "the slot is left empty"
-        assert dict(do.successors) == {
+        assert dict(do.successors) == self._heirs(slot)
+        assert not self.giving, "two give to the same others at once"
+        self.giving.add(do.worker)
+
+    def _heirs(self, slot: Slot) -> dict[Slot, WorkerId]:
+        """Who takes what is in a slot that is not in service: the owners of those that are."""
+        return {
             record.slot: self.owners[record.slot]
             for record in self.fleet.slots
             if record.owner is not None and record.slot not in self.drained and record.slot != slot
         }
-        assert not self.giving, "two give to the same others at once"
-        self.giving.add(do.worker)
 
     def _sees(self, action: to.Action) -> None:
         match action:
@@ -284,7 +288,7 @@ class Judge:
             if record.owner is not None:
                 assert record.owner.state is State.READY
                 assert self.owners[record.slot] == record.owner.id
-            assert record.restart_at is None or record.wants_worker
+            assert record.restart_at is None or (record.is_empty and record.coming is None)
         self.restarts_due = {record.slot: record.restart_at for record in fleet.slots if record.restart_at is not None}
         due = fleet.next_deadline
         assert due is None or due > self.now, "a busy loop"

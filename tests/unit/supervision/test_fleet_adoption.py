@@ -70,6 +70,14 @@ def test_of_two_in_one_slot_the_newer_owns_it_and_the_older_gives_it_what_it_has
         assert [member.id for member in world.fleet.members] == [found[2].id]
 
 
+def test_of_three_in_one_slot_the_newest_gets_what_the_others_have_at_once() -> None:
+    world = World(1)
+    found = {generation: world.find(0, generation) for generation in (2, 1, 3)}
+    world.tell(to.Begun())
+    assert owner_ids(world) == [found[3].id]
+    assert {do.worker: heirs(do) for do in orders(world)} == {found[1].id: [found[3].id], found[2].id: [found[3].id]}
+
+
 def test_one_that_drains_goes_on_draining_and_is_killed_when_its_time_is_over() -> None:
     world = World(1)
     world.characters = [STUBBORN]
@@ -116,10 +124,11 @@ def test_drained_slots_stay_empty() -> None:
 def test_one_that_is_found_in_a_drained_slot_drains() -> None:
     world = World(2)
     world.characters = [STUBBORN]
-    left, _ = world.find(1), world.find(0)
+    left, heir = world.find(1), world.find(0)
     world.tell(to.Begun((Slot(1),)))
     assert owner_ids(world)[1] is None
     assert [do.order for do in left.orders] == [Order.DRAIN]
+    assert heirs(left.orders[0]) == [heir.id]
 
 
 def test_one_in_a_slot_that_is_not_to_be_drains_and_the_slot_is_no_more() -> None:
@@ -129,7 +138,7 @@ def test_one_in_a_slot_that_is_not_to_be_drains_and_the_slot_is_no_more() -> Non
     assert [record.slot for record in world.fleet.slots] == [0]
     assert owner_ids(world) == [first.id]
     [drain] = orders(world)
-    assert (drain.worker, drain.order) == (beyond.id, Order.DRAIN)
+    assert (drain.worker, drain.order, heirs(drain)) == (beyond.id, Order.DRAIN, [first.id])
     world.run(1.0)
     assert [member.id for member in world.fleet.members] == [first.id]
 
@@ -211,6 +220,7 @@ def test_a_late_one_of_a_drained_slot_drains() -> None:
     late = world.find(1)
     assert owner_ids(world)[1] is None
     assert [do.order for do in late.orders] == [Order.DRAIN]
+    assert heirs(late.orders[0]) == [owner(world, 0).id]
 
 
 def test_a_late_one_while_its_slot_is_reloaded_does_not_disturb_that() -> None:

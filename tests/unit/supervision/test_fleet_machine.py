@@ -57,7 +57,7 @@ commands = st.one_of(
 )
 picks = st.integers(0, 20)
 found = st.tuples(st.integers(0, 5), st.integers(1, 4), st.booleans())
-"""A worker from before: its slot (the remainder of a division), its generation, and whether it drains."""
+"""A worker from before: its slot, its generation, and whether it drains."""
 
 
 class FleetMachine(RuleBasedStateMachine):
@@ -85,12 +85,10 @@ class FleetMachine(RuleBasedStateMachine):
         self.limits = limits
         self.world = World(slots, limits=limits, seed=seed, beat_seconds=3.0)
         self.world.characters = first
-        one_each = {slot % slots: (generation, is_draining) for slot, generation, is_draining in before}
-        for slot, (generation, is_draining) in one_each.items():
+        for slot, generation, is_draining in before:
             self.world.find(slot, generation, is_draining=is_draining)
         # There was never a time when all were drained.
-        there = tuple(slot for slot in drained if slot < slots)
-        self.world.tell(to.Begun(there if before and len(there) < slots else ()))
+        self.world.tell(to.Begun(tuple(drained) if before else ()))
 
     def pick(self, number: int) -> Process | None:
         """One of the living."""
@@ -148,6 +146,12 @@ class FleetMachine(RuleBasedStateMachine):
     def operators_ask(self, asked: list[to.Command]) -> None:
         for command in asked:
             self.world.ask(command)
+
+    @precondition(lambda self: self.world.judge.stop is None)
+    @rule(late=found)
+    def one_from_before_comes_late(self, late: tuple[int, int, bool]) -> None:
+        slot, generation, is_draining = late
+        self.world.find(slot, generation, is_draining=is_draining)
 
     @precondition(lambda self: self.world.now > 1010.0)
     @rule(grace=st.sampled_from([0.0, 1.5, 30.0]))

@@ -11,6 +11,7 @@ from fleet_world import GOOD, LIMITS, Character
 from stickygw.supervision import events as to
 from stickygw.supervision.operations import RECYCLE_AGAIN_SECONDS
 from stickygw.supervision.roster import Limits
+from stickygw.types import Slot
 
 BROKEN = Character(is_broken=True)
 MIB = 1 << 20
@@ -66,6 +67,20 @@ def test_nothing_is_recycled_while_a_slot_is_empty() -> None:
     world.run(2.0)
 
     assert steps(world) == ["launch 1 g1", "give 1", "launch 0 g1", "asked to drain 0", "give 0"]
+
+
+def test_while_the_fleet_is_held_nobody_is_recycled_and_what_was_asked_for_is_done() -> None:
+    world = serving(2, limits=replace(LIMITS, max_age=10.0))
+    world.fleet.is_held = True
+    world.run(20.0)
+    assert steps(world) == []
+    world.tell(to.Asked(1, to.RestartSlot(Slot(0))))
+    world.run(2.0)
+    assert steps(world) == ["launch 0 g1", "asked to drain 0", "give 0"]
+
+    world.fleet.is_held = False
+    world.run(2.0)
+    assert "launch 1 g1" in steps(world)
 
 
 def test_after_a_replacement_that_failed_the_expired_one_serves_on_for_a_minute() -> None:

@@ -67,7 +67,7 @@ ENVELOPES = (
         sequence=st.integers(1, 2**63),
         opcode=st.just(TEXT),
         payload=st.text().map(str.encode),
-        to=st.text(st.characters(codec="utf-8"), max_size=envelopes.MAX_TO_BYTES),
+        to=st.text(st.characters(codec="utf-8"), max_size=envelopes.MAX_TO_BYTES // 4),
         group=st.just(b"") | st.binary(min_size=GROUP_BYTES, max_size=GROUP_BYTES),
     )
     | st.builds(
