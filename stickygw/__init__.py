@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stickygw.apps.native.app import App
     from stickygw.apps.native.connection import Connection
     from stickygw.apps.native.request import Request
+    from stickygw.apps.native.tick import Tick
     from stickygw.errors import (
         ConnectionClosed,
         OffloadFull,
@@ -40,6 +41,7 @@ __all__ = [
     "SessionUnavailable",
     "StickygwError",
     "TellError",
+    "Tick",
     "current",
 ]
 
@@ -56,6 +58,7 @@ _HOMES = {
     "SessionUnavailable": "stickygw.errors",
     "StickygwError": "stickygw.errors",
     "TellError": "stickygw.errors",
+    "Tick": "stickygw.apps.native.tick",
     "current": "stickygw.apps.current",
 }
 

@@ -192,3 +192,11 @@ class Refuse(StickygwError):
         self.status = status
         self.message = message
         self.headers = dict(headers or {})
+
+    @classmethod
+    def misdirected(cls, url: str) -> Refuse:
+        """421 (RFC 9110 §15.5.20): another gateway serves it. `url`, printable ASCII, says where, in the field
+        Location and as the body. Browsers show neither to the page that opens a WebSocket; other clients go there."""
+        if not url:
+            raise ValueError("a misdirected client has to be told a URL")
+        return cls(421, url, headers={"Location": url})

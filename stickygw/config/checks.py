@@ -23,12 +23,25 @@ MAKE_SECRET = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?\Z")
 
+_PLACE = re.compile(r"(?:https?|wss?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?\Z")
+
 _AN_ORIGIN = '"same-host", "*", or an origin as browsers send it: https://example.com, in lower case, without a path'
 
 
 def broken_rules(loaded: Loaded) -> list[str]:
     """One line for each rule that the settings break."""
-    rules = (_secret, _redis_url, _bind, _origins, _watch, _cookie_prefix, _cookie_secure, _cross_site, _touch_interval)
+    rules = (
+        _secret,
+        _redis_url,
+        _bind,
+        _public_url,
+        _origins,
+        _watch,
+        _cookie_prefix,
+        _cookie_secure,
+        _cross_site,
+        _touch_interval,
+    )
     return [problem for rule in rules for problem in rule(loaded)]
 
 
@@ -76,6 +89,25 @@ def _bind(loaded: Loaded) -> Iterator[str]:
     for text, times in Counter(bind).items():
         if times > 1 and not text.endswith(":0"):
             yield loaded.wrong("bind", text, "each address once")
+
+
+def _public_url(loaded: Loaded) -> Iterator[str]:
+    url = loaded.settings.public_url
+    if url is not None and not _is_place(url):
+        yield loaded.wrong(
+            "public_url", url, "http(s)://HOST, ws(s)://HOST, with a :PORT perhaps, in lower case, no path"
+        )
+
+
+def _is_place(url: str) -> bool:
+    match = _PLACE.match(url)
+    if match is None:
+        return False
+    try:
+        parse_address(match[1] + (match[2] or ":443"))
+    except ValueError:
+        return False
+    return match[2] != ":0"
 
 
 def _origins(loaded: Loaded) -> Iterator[str]:

@@ -206,6 +206,13 @@ class Settings(_Section):
         default=None,
         description=("8 hex digits that name this gateway in its cookies; made once and kept in the state directory."),
     )
+    public_url: str | None = Field(
+        default=None,
+        description=(
+            "The URL at which clients reach this gateway, and no other of those that share a name and a Redis: "
+            "https://eu1.example.com, without a path. For the application (App.public_url), which tells it to clients."
+        ),
+    )
     trusted_proxies: Listed[str] = Field(
         default=(),
         description=(

@@ -1,15 +1,16 @@
 """Affinity keys: what, in a request, says which connections belong together.
 
 A key is looked for only in the request target, the named field or the named cookie, as the bytes that were
-sent: nothing is percent-decoded, unquoted or folded in case, so ``/match/a`` and ``/match/%61`` are two
-keys. Of several fields, cookies or parameters of one name the first counts. The slot for a key is
-`stickygw.routing.router`'s business.
+sent, but for escapes in the target that change nothing: ``/match/%61`` is ``/match/a`` (`_canonical`). Nothing is
+unquoted or folded in case. Of several fields, cookies or parameters of one name the first counts. The slot for a
+key is `stickygw.routing.router`'s business.
 """
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from urllib.parse import quote, unquote_to_bytes
 
 from stickygw.routing.cookie import cookie_values
 from stickygw.routing.request_head import Head
@@ -19,6 +20,7 @@ MAX_KEY_BYTES = 512
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")  # RFC 9110 §5.6.2
 _PARAMETER = re.compile(r"[0-9A-Za-z._~\-]{1,128}")
+_SAFE = "".join(character for character in map(chr, range(0x21, 0x7F)) if character not in "%/?#")
 _PATTERN = re.compile(r"((?:/[^/{}?#\s]+)*/)\{[A-Za-z_][0-9A-Za-z_]*\}((?:/[^/{}?#\s]+)*)")
 
 
@@ -99,7 +101,7 @@ class QueryKey(Key):
         if self._start in head.query:
             for parameter in head.query.split("&"):
                 if parameter.startswith(self._start):
-                    return parameter[len(self._start) :].encode("ascii")
+                    return _canonical(parameter[len(self._start) :].replace("+", "%20"), also_safe="/?")
         return None
 
 
@@ -112,7 +114,7 @@ class PathKey(Key):
 
     def _value(self, head: Head, client_ip: str) -> bytes | None:
         match = self._match(head.path)
-        return match[1].encode("ascii") if match else None
+        return _canonical(match[1]) if match else None
 
 
 class AddressKey(Key):
@@ -122,6 +124,17 @@ class AddressKey(Key):
 
     def _value(self, head: Head, client_ip: str) -> bytes | None:
         return client_ip.encode()
+
+
+def _canonical(value: str, *, also_safe: str = "") -> bytes:
+    """A part of a URL as all have it who mean the same: nothing is escaped that need not be (RFC 3986 §6.2.2.2).
+
+    An application sees ``a`` and ``%61`` as one id. If they were two keys, what it keeps for the id would be in two
+    workers. `also_safe` are characters that part no parts here.
+    """
+    if "%" not in value:
+        return value.encode("ascii")
+    return quote(unquote_to_bytes(value), safe=_SAFE + also_safe).encode("ascii")
 
 
 def parse_key(text: str) -> Key:

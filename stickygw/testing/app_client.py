@@ -24,6 +24,7 @@ from websockets.typing import Subprotocol
 
 from stickygw.apps.native.app import App
 from stickygw.apps.native.endpoint import Arrival, Endpoint
+from stickygw.apps.native.own_redis import OwnRedis
 from stickygw.apps.native.runtime import Identity, Runtime
 from stickygw.bridge.hub import Hub
 from stickygw.bridge.memory import MemoryBridge, MemoryBus
@@ -48,12 +49,13 @@ _KEYS = CookieKeys([b"a key for tests, known to everyone"])
 
 
 class HandshakeRefused(AssertionError):
-    """The application refused the handshake: `status`, and `body` as text."""
+    """The application refused the handshake: `status`, `body` as text, and the fields of the answer, `headers`."""
 
-    def __init__(self, status: int, body: str) -> None:
+    def __init__(self, status: int, body: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"the handshake was refused with {status}: {body.strip()}")
         self.status = status
         self.body = body
+        self.headers = headers or {}
 
 
 class TestConnection:
@@ -160,14 +162,18 @@ class AppClient:
             await ada.send({"text": "hello"})
             assert (await ada.receive())["text"] == "hello"
 
-    `settings` are those of `stickygw.config.settings.Settings` by name: ``max_message=1000``. With
-    ``keys=["path:/match/{id}"]`` connections have their `Connection.key`.
+    `redis_url`: the Redis or Valkey of `App.redis`; sessions and rooms stay in memory. `settings` are those of
+    `stickygw.config.settings.Settings` by name: ``max_message=1000``. With ``keys=["path:/match/{id}"]`` connections
+    have their `Connection.key`.
     """
 
-    def __init__(self, app: App, *, slot: int = 0, workers: int = 1, **settings: Any) -> None:
+    def __init__(
+        self, app: App, *, slot: int = 0, workers: int = 1, redis_url: str | None = None, **settings: Any
+    ) -> None:
         self._app = app
         self._identity = Identity(Slot(slot), 1, workers, GatewayId("00000000"))
         self._settings = Settings(**settings)
+        self._own_redis = OwnRedis(redis_url, prefix=self._settings.redis.prefix, timeout=self._settings.redis.timeout)
         self._ids = itertools.count(1)
         self._serving: set[asyncio.Task[None]] = set()
         self.store = MemorySessionStore()
@@ -196,6 +202,7 @@ class AppClient:
             ),
             cookie_keys=_KEYS,
             counters=self.counters,
+            own_redis=self._own_redis,
         )
         self._primary = _Alone(self.runtime)
         self.sessions.start()
@@ -218,6 +225,7 @@ class AppClient:
             self._primary.close()
             await self.runtime.bridge.stop()
             await self.sessions.stop()
+            await self._own_redis.close()
 
     @asynccontextmanager
     async def connect(
@@ -250,7 +258,9 @@ class AppClient:
             )
         except InvalidStatus as refused:
             body = refused.response.body or b""
-            raise HandshakeRefused(refused.response.status_code, bytes(body).decode()) from None
+            raise HandshakeRefused(
+                refused.response.status_code, bytes(body).decode(), refused.response.headers
+            ) from None
         try:
             yield TestConnection(self._app, connection, session_id)
         finally:

@@ -183,6 +183,7 @@ class Worker:
             hub=stores.hub,
             bridge=stores.bridge,
             claims=stores.claims,
+            own_redis=stores.own_redis,
             cookie_keys=CookieKeys([secret.get_secret_value().encode() for secret in settings.secret]),
             counters=self._counters,
         )

@@ -1,10 +1,12 @@
-"""The session store, the hub and the bridge of a worker: store and bridge on the same Redis or Valkey."""
+"""The session store, the hub and the bridge of a worker, and the application's own client: all on the same Redis or
+Valkey."""
 
 from __future__ import annotations
 
 from random import SystemRandom
 from types import TracebackType
 
+from stickygw.apps.native.own_redis import OwnRedis
 from stickygw.bridge.base import OnGap, OnPublication
 from stickygw.bridge.claims import RedisClaims
 from stickygw.bridge.hub import Hub
@@ -39,6 +41,7 @@ class Stores:
             random=SystemRandom(),
         )
         self.claims = RedisClaims(url, prefix=settings.redis.prefix)
+        self.own_redis = OwnRedis(url, prefix=settings.redis.prefix, timeout=settings.redis.timeout)
         self._session_service = SessionService.over_redis(
             url,
             prefix=settings.redis.prefix,
@@ -58,3 +61,4 @@ class Stores:
         await self.bridge.stop()
         await self._session_service.stop()
         await self.claims.close()
+        await self.own_redis.close()

@@ -10,6 +10,7 @@ from stickygw.apps import current
 from stickygw.apps.kinds import why_not_asgi
 from stickygw.apps.native.codec import CodecName, codec_named
 from stickygw.apps.native.handlers import Function, Handler, Handlers
+from stickygw.apps.native.in_gateway import InGateway
 from stickygw.apps.native.patterns import PathPattern
 from stickygw.apps.native.room import Room
 from stickygw.apps.native.room_rules import RoomRules
@@ -27,7 +28,7 @@ F = TypeVar("F", bound=Function)
 Result = TypeVar("Result")
 
 
-class App:
+class App(InGateway):
     """A WebSocket application.
 
     `codec` says what a message is to its handlers: as it came (str or bytes), "json" or "msgpack". `static` is a folder
@@ -158,9 +159,10 @@ class App:
     def every(
         self, *, seconds: float, once: Literal["worker", "machine", "cluster"] = "worker", name: str | None = None
     ) -> Callable[[F], F]:
-        """The function, without arguments, runs every so many `seconds`: in each worker, counted from its start, or
-        `once` in all workers of a "machine" (a gateway), or of all gateways that share a store and a prefix
-        ("cluster"): then at multiples of `seconds` since 1970, UTC.
+        """The function runs every so many `seconds`: in each worker, counted from its start, or `once` in all workers
+        of a "machine" (a gateway), or of all gateways that share a store and a prefix ("cluster"): then at multiples of
+        `seconds` since 1970, UTC. If it has a parameter without a default, it is given a `stickygw.Tick`: the number of
+        its deadline, how late it begins, and how many were left out. Deadlines do not drift.
 
         A tick that comes while the last one still runs is left out, in whatever worker that is; and so is one that
         comes while the loop is blocked, or that runs once for many while Redis is away. If a worker dies in a job that
@@ -168,7 +170,8 @@ class App:
         blocks its loop, another begins it beside. What it raises is logged.
 
         Many workers know a job by `name`, else by its function's module and qualified name. Raises `ValueError` for
-        less than 0.05 s, or more than 31 days, and with "machine" or "cluster" for a name that is taken or none.
+        less than 0.01 s, or more than 31 days, and with "machine" or "cluster" for less than 0.05 s and for a name that
+        is taken or none; `TypeError` for a function that wants more than a tick.
         """
 
         def register(function: F) -> F:

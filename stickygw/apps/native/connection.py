@@ -91,8 +91,9 @@ class Connection:
 
     @property
     def key(self) -> str | None:
-        """The affinity key that it was routed by: the value that the client sent, with ``--key path:/match/{id}`` the
-        id, one character for each byte (latin-1). None: no key decided; then its cookie did, or nothing."""
+        """The affinity key that it was routed by: the value that the client sent, one character for each byte
+        (latin-1); with ``--key path:/match/{id}`` the id, in which only what no path can have raw is escaped. None: no
+        key decided; then its cookie did, or nothing."""
         affinity = self._ending.offer.key
         return None if affinity is None else text_of(affinity)
 

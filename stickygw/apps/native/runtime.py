@@ -20,6 +20,7 @@ from stickygw.apps.native.drain import SpreadClosing
 from stickygw.apps.native.gaps import Gaps
 from stickygw.apps.native.keyed import Keys
 from stickygw.apps.native.offload import Offload
+from stickygw.apps.native.own_redis import OwnRedis
 from stickygw.apps.native.schedule import Schedule
 from stickygw.apps.native.tells import Tells
 from stickygw.apps.native.traffic import Traffic
@@ -91,6 +92,7 @@ class Runtime:
         cookie_keys: CookieKeys,
         counters: Counters,
         claims: Claims | None = None,
+        own_redis: OwnRedis | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.app = app
@@ -102,6 +104,8 @@ class Runtime:
         self.bridge = bridge
         self.cookie_keys = cookie_keys
         self.counters = counters
+        self.own_redis = own_redis or OwnRedis(None, prefix=settings.redis.prefix, timeout=settings.redis.timeout)
+        """What the application keeps in the store; whoever gave it closes it."""
         self.flusher = Flusher(self.loop)
         self.keep_alive = KeepAlive(
             self.loop,

@@ -8,9 +8,10 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from stickygw.apps.native.tick import Tick, takes_tick
 from stickygw.bridge.claims import Claims, ClaimsUnavailable
 from stickygw.observability.counters import Counters
 
@@ -18,7 +19,10 @@ log = logging.getLogger("stickygw.app")
 
 Once = Literal["worker", "machine", "cluster"]
 
-MIN_SECONDS, MAX_SECONDS = 0.05, 31 * 86_400.0
+MIN_SECONDS, MAX_SECONDS = 0.01, 31 * 86_400.0
+
+MIN_SHARED_SECONDS = 0.05
+"""Of a job that runs once for many: each worker asks the store at each tick, and their clocks have to agree so far."""
 
 MAX_NAME_BYTES = 200
 
@@ -34,28 +38,34 @@ MAX_SLEEP_SECONDS = 60.0
 MIN_SLEEP_SECONDS = 0.001
 """uvloop's timers count milliseconds, and may come one early."""
 
+Clock = Callable[[], float]
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`function()` every `seconds`; `once`: in each worker, in one of each gateway's, or in one of all gateways'.
+    """`function()`, or `function(tick)`, every `seconds`; `once`: in each worker, in one of each gateway's, or in one
+    of all gateways'.
 
     `given_name` is what it is called among many workers, if not as its function.
     """
 
-    function: Callable[[], Any]
+    function: Callable[..., Any]
     seconds: float
     once: Once
     given_name: str | None = None
+    takes_tick: bool = field(init=False)
 
     def __post_init__(self) -> None:
         if self.once not in get_args(Once):
             raise ValueError(f"once is one of {', '.join(get_args(Once))}, not {self.once!r}")
-        if not MIN_SECONDS <= self.seconds <= MAX_SECONDS:
-            raise ValueError(f"every {self.seconds} seconds: {MIN_SECONDS} to {MAX_SECONDS:g} are possible")
+        least = MIN_SHARED_SECONDS if self.is_shared else MIN_SECONDS
+        if not least <= self.seconds <= MAX_SECONDS:
+            raise ValueError(f"every {self.seconds} seconds: {least} to {MAX_SECONDS:g} are possible")
         if self.given_name is not None and not 1 <= len(self.given_name.encode()) <= MAX_NAME_BYTES:
             raise ValueError(f"a job's name has 1 to {MAX_NAME_BYTES} bytes, not {self.given_name!r:.80}")
         if self.is_shared and not self.name:
             raise ValueError(f'{self.function!r} has no name of its own, and once="{self.once}" needs one: give name=')
+        object.__setattr__(self, "takes_tick", takes_tick(self.function))
 
     @property
     def is_shared(self) -> bool:
@@ -80,14 +90,44 @@ class Job:
             )
 
 
+class _Deadlines:
+    """The deadlines of one job by `clock`, one after the other: tick n is due when `clock()` is n × `seconds`."""
+
+    def __init__(self, seconds: float, clock: Clock, *, last: int = 0) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._last = last
+        self._left_out = 0
+
+    async def wait_next(self) -> int:
+        """Wait for the next deadline, and return its number; those that have passed meanwhile are left out."""
+        number = await _wait_tick_after(self._last, seconds=self._seconds, clock=self._clock)
+        self._left_out += max(0, number - self._last - 1)
+        self._last = number
+        return number
+
+    def leave_out(self) -> None:
+        """Nothing comes of the last one."""
+        self._left_out += 1
+
+    def leave_to_others(self) -> None:
+        """Another worker has had it."""
+        self._left_out = 0
+
+    def begin(self, number: int) -> Tick:
+        """It begins now."""
+        skipped, self._left_out = self._left_out, 0
+        return Tick(number, max(0.0, self._clock() - number * self._seconds), skipped)
+
+
 class Schedule:
     """Runs `jobs` between `start` and `stop`. Counts ``ticks`` and ``ticks_skipped``: ``busy`` (the last one still
     runs), ``away`` (nobody can say whose turn it is).
 
     Ticks of a job that runs once for many fall on multiples of its seconds since 1970, by each machine's clock (`now`),
     and who claims one first has it; so the clocks have to agree within the job's seconds. While it runs its worker
-    holds the job, so that nobody begins it anew. `gateway` names this one among others. `spawn` runs a coroutine as a
-    task that somebody waits for.
+    holds the job, so that nobody begins it anew. Others fall on multiples of their seconds since the start, by
+    `monotonic`. `gateway` names this one among others. `spawn` runs a coroutine as a task that somebody waits for.
     """
 
     def __init__(
@@ -98,7 +138,8 @@ class Schedule:
         gateway: str,
         counters: Counters,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-        now: Callable[[], float] = time.time,
+        now: Clock = time.time,
+        monotonic: Clock = time.monotonic,  # not the loop's: uvloop's counts milliseconds, and stands within a turn
     ) -> None:
         self._jobs = jobs
         self._claims = claims
@@ -106,6 +147,7 @@ class Schedule:
         self._counters = counters
         self._spawn = spawn
         self._now = now
+        self._monotonic = monotonic
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -120,56 +162,61 @@ class Schedule:
         self._tasks = []
 
     async def _run_own(self, job: Job) -> None:
-        clock, tick = asyncio.get_running_loop().time, 0
-        origin, running = clock(), None
+        origin = self._monotonic()
+        deadlines, running = _Deadlines(job.seconds, lambda: self._monotonic() - origin), None
         while True:
-            tick = await _wait_tick_after(tick, seconds=job.seconds, clock=lambda: clock() - origin)
+            number = await deadlines.wait_next()
             if running is None or running.done():
-                running = self._spawn(self._tick(job))
+                running = self._spawn(self._tick(job, deadlines, number))
             else:
+                deadlines.leave_out()
                 self._counters.add("ticks_skipped", "busy")
 
     async def _run_shared(self, job: Job) -> None:
-        tick = int(self._now() / job.seconds)
+        deadlines = _Deadlines(job.seconds, self._now, last=int(self._now() / job.seconds))
         while True:
-            tick = await _wait_tick_after(tick, seconds=job.seconds, clock=self._now)
+            number = await deadlines.wait_next()
             # A task of its own: what it has claimed when we are stopped, nobody else would run.
-            await asyncio.wait([self._spawn(self._contend(job, tick))])
+            await asyncio.wait([self._spawn(self._contend(job, deadlines, number))])
 
-    async def _contend(self, job: Job, tick: int) -> None:
+    async def _contend(self, job: Job, deadlines: _Deadlines, number: int) -> None:
         """Begin the job if this tick is ours, and nobody still runs it."""
         key = job.name if job.once == "cluster" else f"{self._gateway}:{job.name}"
         lease, holder = f"{key}:running", secrets.token_hex(8)
         try:
-            if not await self._claims.claim(f"{key}:{tick}", seconds=2 * job.seconds + REMEMBERED_SECONDS):
+            if not await self._claims.claim(f"{key}:{number}", seconds=2 * job.seconds + REMEMBERED_SECONDS):
+                deadlines.leave_to_others()
                 return
             is_ours = await self._claims.hold(lease, holder, seconds=HELD_SECONDS)
         except ClaimsUnavailable as error:
+            deadlines.leave_out()
             self._counters.add("ticks_skipped", "away")
             log.debug("%s is not run: %s", job.name, error)
             return
         if is_ours:
-            self._spawn(self._tick_held(job, lease, holder))
+            self._spawn(self._tick_held(job, deadlines, number, lease, holder))
         else:
+            deadlines.leave_out()
             self._counters.add("ticks_skipped", "busy")
 
-    async def _tick_held(self, job: Job, lease: str, holder: str) -> None:
-        running = self._spawn(self._tick(job))
+    async def _tick_held(self, job: Job, deadlines: _Deadlines, number: int, lease: str, holder: str) -> None:
+        running = self._spawn(self._tick(job, deadlines, number))
         while not (await asyncio.wait([running], timeout=HELD_SECONDS / 3))[0]:
             await _unless_away(self._claims.hold(lease, holder, seconds=HELD_SECONDS))
         await _unless_away(self._claims.release(lease, holder))
 
-    async def _tick(self, job: Job) -> None:
+    async def _tick(self, job: Job, deadlines: _Deadlines, number: int) -> None:
         self._counters.add("ticks")
+        tick = deadlines.begin(number)
         try:
-            result = job.function()
+            result = job.function(tick) if job.takes_tick else job.function()
             if inspect.isawaitable(result):
                 await result
         except Exception:
             log.exception("%s raised; its next tick comes", job.name or job.function)
 
 
-async def _wait_tick_after(last: int, *, seconds: float, clock: Callable[[], float]) -> int:
+async def _wait_tick_after(last: int, *, seconds: float, clock: Clock) -> int:
     """Wait until a tick after number `last`, and return its number; tick n comes when `clock()` is n × `seconds`.
 
     What a blocked loop or a clock set forward has left out does not come. A clock set back by less than a tick is

@@ -87,6 +87,43 @@ def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
     assert line.startswith(f'origins: "{origin}" is not allowed (from flag --origins); allowed: "same-host"')
 
 
+@pytest.mark.parametrize(
+    "url", ["https://eu1.example.com", "http://10.0.0.1:8000", "wss://eu1.example.com:443", "ws://[::1]:8000"]
+)
+def test_a_gateway_s_own_url_is_a_scheme_and_a_place(url: str) -> None:
+    assert broken(public_url=url) == []
+    assert load_settings({"public_url": url}, environ={}, directory=Path("/")).settings.public_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "eu1.example.com",
+        "ftp://eu1.example.com",
+        "https://eu1.example.com/",
+        "https://eu1.example.com/games",
+        "https://eu1.example.com?a=b",
+        "https://eu1.example.com#a",
+        "https://me@eu1.example.com",
+        "https://EU1.example.com",
+        "https://",
+        "https://:443",
+        "https://eu1.example.com:",
+        "https://eu1.example.com:0",
+        "https://eu1.example.com:65536",
+        "https://eu1..example.com",
+        "https://10.0.0.256",
+        "https://[::1",
+        "https://[::g]",
+        "https://eu1.example.com\n",
+    ],
+)
+def test_a_gateway_s_own_url_has_nothing_else(url: str) -> None:
+    [line] = broken(public_url=url)
+    assert line.startswith("public_url: ")
+    assert line.endswith("allowed: http(s)://HOST, ws(s)://HOST, with a :PORT perhaps, in lower case, no path")
+
+
 def test_watching_wants_a_package_and_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert broken(watch=True) == []
     monkeypatch.setitem(sys.modules, "watchfiles", None)  # as if it were not installed

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from urllib.parse import quote, unquote, unquote_plus
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +48,7 @@ def test_header_key_is_the_named_field_only() -> None:
 
 
 def test_query_key_is_the_named_parameter_only() -> None:
-    assert value("query:sid", target="/a?x=1&sid=a%2Fb=c&sid=2") == b"a%2Fb=c"
+    assert value("query:sid", target="/a?x=1&sid=a%2Fb=c&sid=2") == b"a/b=c"
     assert value("query:sid", target="/sid=1?xsid=1&sid&SID=2") is None
     assert value("query:sid", target="/a?x=?sid=1") is None
     assert value("query:sid", target="/a?sid=") is None
@@ -77,6 +80,42 @@ def test_query_key_is_the_named_parameter_only() -> None:
 )
 def test_path_key_is_one_whole_segment(pattern: str, target: str, expected: bytes | None) -> None:
     assert value(f"path:{pattern}", target=target) == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "sent", "expected"),
+    [
+        ("path:/match/{id}", "/match/%61%2D%7e%21!", b"a-~!!"),
+        ("path:/match/{id}", "/match/%c3%A9%20", b"%C3%A9%20"),
+        ("path:/match/{id}", "/match/%2561", b"%2561"),  # decoded once it is %61, and not a
+        ("path:/match/{id}", "/match/100%", b"100%25"),
+        ("path:/match/{id}", "/match/a+b", b"a+b"),
+        ("query:id", "/?id=%61%2f?", b"a/?"),
+        ("query:id", "/?id=a+b", b"a%20b"),
+        ("query:id", "/?id=a%2Bb", b"a+b"),
+    ],
+)
+def test_escapes_that_change_nothing_make_no_other_key(setting: str, sent: str, expected: bytes) -> None:
+    assert value(setting, target=sent) == expected
+
+
+SEGMENTS = st.text(st.sampled_from("ab%2F61+!~&=é"), min_size=1).map(lambda text: quote(text, "%+!~&="))
+
+
+@pytest.mark.parametrize(
+    ("setting", "target", "decoded"), [("path:/m/{id}", "/m/", unquote), ("query:id", "/?id=", unquote_plus)]
+)
+@given(one=SEGMENTS, other=SEGMENTS)
+def test_two_ids_have_one_key_if_an_application_sees_one(
+    setting: str, target: str, decoded: Callable[..., str], one: str, other: str
+) -> None:
+    if target.endswith("="):
+        one, other = one.replace("&", ""), other.replace("&", "")
+    keys = [value(setting, target=target + each) for each in (one, other)]
+    ids = [decoded(each, errors="surrogateescape") for each in (one, other)]
+    assert (keys[0] == keys[1]) == (ids[0] == ids[1])
+    escaped = "".join(f"%{byte:02x}" for byte in ids[0].encode(errors="surrogateescape"))
+    assert value(setting, target=target + escaped) == keys[0]
 
 
 def test_ip_key_is_the_address() -> None:
