@@ -68,7 +68,8 @@ class Arrivals:
         self._due: dict[str, None] = {}  # what the next one is to name
         self._is_renewing = False
         self._owed: Callable[[str], bool] = lambda _address: False
-        self._own_before: dict[str, int] = {}  # our number when the record of an address began
+        self._own_at_first: dict[str, int] = {}  # our number when we were told of an address: perhaps never copied
+        self._own_before: dict[str, int] = {}  # our number when the record of it began
         self._is_over = False
         bridge.copy_to(send_copy, with_local=False)
 
@@ -83,6 +84,7 @@ class Arrivals:
         for address in addresses:
             if address not in self._held and not self._is_over:
                 self._held[address] = self._asked[address] = None
+                self._own_at_first[address] = self._own_number(address)
                 self._bridge.subscribe(address)
                 self._hold((address,))
         if self.copies.is_open:
@@ -98,8 +100,11 @@ class Arrivals:
             return
         for address in addresses:
             self._record.begin(_places(address) if self._is_same_slot else (address,))
-            self._own_before[address] = self._bridge.position_of(address).get(self._bridge.origin, 0)
+            self._own_before[address] = self._own_number(address)
         self._tell(addresses)
+
+    def _own_number(self, address: str) -> int:
+        return self._bridge.position_of(address).get(self._bridge.origin, 0)
 
     def _tell(self, addresses: list[str]) -> None:
         self._number += 1
@@ -209,7 +214,10 @@ class Arrivals:
             if (self._sure_from.get(address, pinged + 1) > pinged and self._bridge.is_heard(address))
             or (
                 self._owed(address)
-                and positions.get(address, {}).get(self._bridge.origin, 0) < self._own_before.get(address, 0)
+                and (
+                    self._own_at_first.get(address, 0)
+                    or positions.get(address, {}).get(self._bridge.origin, 0) < self._own_before.get(address, 0)
+                )
             )
         ]
         if gaps:

@@ -116,11 +116,11 @@ class Bridge(Protocol):
     def heed(self, origin: bytes) -> None:
         """Take them from the store again. Idempotent."""
 
-    def watch_for(self, channel: bytes, data: bytes, callback: Callable[[], None]) -> None:
-        """Call back before the store's next message from the sender of this envelope is looked at, if that is as new,
-        or newer: for who keeps the envelope, as a copy, unread."""
+    def watch_for(self, channel: bytes, data: bytes, callback: Callable[[bytes], None]) -> None:
+        """Call back, with its sender, before the store's next message from the sender of this envelope is looked at, if
+        that is as new, or newer: for who keeps the envelope, as a copy, unread."""
 
-    def stop_watching(self, callback: Callable[[], None]) -> None:
+    def stop_watching(self, callback: Callable[[bytes], None]) -> None:
         """Nothing more for `callback`. Idempotent."""
 
     def take_copy(self, channel: bytes, data: bytes) -> None:

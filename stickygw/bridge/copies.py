@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from stickygw.bridge.addresses import DIRECT
 from stickygw.bridge.base import Bridge
 
 MAX_HELD_BYTES = 16 * 1024 * 1024
@@ -46,15 +47,29 @@ class Copies:
         elif self._bytes + len(data) <= self._max_bytes:
             self._bytes += len(data)
             self._held.append((channel, data))
-            self._bridge.watch_for(channel, data, self.open)
+            self._bridge.watch_for(channel, data, self._overtaken)
         # else: it comes through the store, or the next one that is taken shows a hole.
+
+    def _overtaken(self, origin: bytes) -> None:
+        """The store has brought what we have a copy of, or something newer, whose copy may still be on its way."""
+        self._origin = origin
+        self.open()
 
     def settled(self, origin: bytes = b"") -> None:
         """The partner, whose `origin` it is, said so. b"": it has died before."""
         self._origin = origin
-        self._bridge.ping(lambda _is_answered: self.open())
+        self._open_at_pong()
         if self.is_open and origin and self._ignores_store:
             self._bridge.ignore(origin)
+
+    def _open_at_pong(self) -> None:
+        def ponged(is_answered: bool) -> None:
+            if is_answered or not self._bridge.is_heard(DIRECT):
+                self.open()
+            elif not self.is_open:  # it is slow, and either answers at last or counts as away
+                self._open_at_pong()
+
+        self._bridge.ping(ponged)
 
     def end(self) -> None:
         """None comes any more. Idempotent."""
@@ -71,7 +86,7 @@ class Copies:
         self.is_open = True
         if self._origin and not self._is_over and self._ignores_store:
             self._bridge.ignore(self._origin)
-        self._bridge.stop_watching(self.open)
+        self._bridge.stop_watching(self._overtaken)
         held, self._held = self._held, []
         for channel, data in held:
             self._bridge.take_copy(channel, data)

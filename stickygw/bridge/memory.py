@@ -154,10 +154,10 @@ class MemoryBridge:
     def heed(self, origin: bytes) -> None:
         """See `Bridge.heed`."""
 
-    def watch_for(self, channel: bytes, data: bytes, callback: Callable[[], None]) -> None:
+    def watch_for(self, channel: bytes, data: bytes, callback: Callable[[bytes], None]) -> None:
         """See `Bridge.watch_for`: here nothing leaves a hole."""
 
-    def stop_watching(self, callback: Callable[[], None]) -> None:
+    def stop_watching(self, callback: Callable[[bytes], None]) -> None:
         """See `Bridge.stop_watching`."""
 
     def take_copy(self, channel: bytes, data: bytes) -> None:

@@ -72,7 +72,7 @@ class RedisBridge:
         self._addresses: dict[bytes, str] = {}
         self._tees: dict[OnCopy, bool] = {}  # whether for what is local too
         self._ignored: set[bytes] = set()  # origins whose copies come
-        self._watched: dict[tuple[bytes, bytes], tuple[int, Callable[[], None]]] = {}  # by channel and origin
+        self._watched: dict[tuple[bytes, bytes], tuple[int, Callable[[bytes], None]]] = {}  # by channel and origin
         self._partners: dict[bytes, None] = {}  # whose messages come twice
         self._numbering = Numbering()
         self._order = Order()
@@ -231,7 +231,7 @@ class RedisBridge:
         """See `Bridge.heed`."""
         self._ignored.discard(origin)
 
-    def watch_for(self, channel: bytes, data: bytes, callback: Callable[[], None]) -> None:
+    def watch_for(self, channel: bytes, data: bytes, callback: Callable[[bytes], None]) -> None:
         """See `Bridge.watch_for`."""
         try:
             envelope = self._keys.decode(channel, data)
@@ -239,7 +239,7 @@ class RedisBridge:
             return  # it is counted when it is taken
         self._watched.setdefault((channel, envelope.origin), (envelope.sequence, callback))
 
-    def stop_watching(self, callback: Callable[[], None]) -> None:
+    def stop_watching(self, callback: Callable[[bytes], None]) -> None:
         """See `Bridge.stop_watching`."""
         self._watched = {place: watch for place, watch in self._watched.items() if watch[1] != callback}
 
@@ -271,22 +271,21 @@ class RedisBridge:
             return
         if envelope.origin == self.origin:
             return  # our own echo: local members have it already
-        if not is_copy and envelope.origin in self._ignored:
-            return
         if self._watched and not is_copy:
             first, callback = self._watched.get((channel, envelope.origin), (envelope.sequence + 1, None))
             if callback is not None and envelope.sequence >= first:
-                callback()
+                callback(envelope.origin)
+        if not is_copy and envelope.origin in self._ignored and envelope.opcode != HEAD:
+            return
         if is_copy:
             self._partners.pop(envelope.origin, None)
             self._partners[envelope.origin] = None
             if len(self._partners) > MAX_PARTNERS:
                 del self._partners[next(iter(self._partners))]
-        verdict = self._order.judge(address, envelope.origin, envelope.sequence)
         if envelope.opcode == HEAD:
-            if verdict is not Verdict.OLD or envelope.payload == OVERTAKEN:
-                self._tell_gap([address], "hole")
+            self._take_head(address, envelope)
             return
+        verdict = self._order.judge(address, envelope.origin, envelope.sequence)
         if verdict is Verdict.OLD:
             if envelope.origin not in self._partners:
                 self._counters.add("bridge_old")
@@ -300,6 +299,15 @@ class RedisBridge:
             self._on_publication(address, publication)
         except Exception:
             log.exception("bridge: on_publication raised")
+
+    def _take_head(self, address: str, head: Envelope) -> None:
+        # Copies overtake it, so they prove nothing of what was lost before the first of them; nor may it make those old
+        # that are on their way.
+        has_copies = head.origin in self._partners or head.origin in self._ignored
+        if has_copies or (
+            self._order.judge(address, head.origin, head.sequence) is not Verdict.OLD or head.payload == OVERTAKEN
+        ):
+            self._tell_gap([address], "hole")
 
     def _tell_foreign(self) -> None:
         self._counters.add("bridge_foreign")

@@ -12,14 +12,14 @@ import asyncio
 import itertools
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConcurrencyError, InvalidStatus
 from websockets.exceptions import ConnectionClosed as PeerClosed
-from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from stickygw.apps.native.app import App
@@ -115,8 +115,15 @@ class TestConnection:
             return self._closed().code
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close from the client's side, and wait until the connection is over."""
-        await self.connection.close(code, reason)
+        """Close from the client's side, and wait until the connection is over. Messages on the way are dropped."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._drop_all())  # the close frame is behind them
+            await self.connection.close(code, reason)
+
+    async def _drop_all(self) -> None:
+        with suppress(PeerClosed, ConcurrencyError):  # or somebody else receives them
+            while True:
+                await self.connection.recv()
 
     def _closed(self) -> ConnectionClosed:
         return ConnectionClosed(self.connection.close_code or 1006, self.connection.close_reason or "")
@@ -261,10 +268,11 @@ class AppClient:
             raise HandshakeRefused(
                 refused.response.status_code, bytes(body).decode(), refused.response.headers
             ) from None
+        client_end = TestConnection(self._app, connection, session_id)
         try:
-            yield TestConnection(self._app, connection, session_id)
+            yield client_end
         finally:
-            await connection.close()
+            await client_end.close()
 
     async def request(
         self,

@@ -153,11 +153,26 @@ class Line:
     def mend(self) -> None:
         """Have connections again."""
         self.connected.set()
+        self.tell_heads()
+
+    def refuse(self) -> None:
+        """The store takes nothing of what is on its way up."""
+        refused, self.published = self.published, deque()
+        for channel, _ in refused:
+            self._lose(channel, Loss.REFUSED)
+
+    @property
+    def owes_heads(self) -> bool:
+        """Whether `tell_heads` has something to tell, and can."""
+        return bool(self._bridge._owed) and self.connected.is_set()
+
+    def tell_heads(self) -> None:
+        """The time has come to tell what was lost."""
         self._bridge._tell_heads()
 
-    def _lose(self, channel: bytes) -> None:
+    def _lose(self, channel: bytes, why: Loss = Loss.AWAY) -> None:
         self._bus.on_lost(self, channel)
-        self._bridge._lost(channel, Loss.AWAY)
+        self._bridge._lost(channel, why)
 
 
 class Bus:

@@ -299,6 +299,16 @@ class MoveWorld:
         if not self.workers[number].line.connected.is_set():
             self.workers[number].line.mend()
 
+    def refuse(self, number: int) -> None:
+        """The store takes nothing of what the worker has sent, but goes on to tell it what others send."""
+        self.is_calm = False
+        with self.workers[number].loop.running():
+            self.workers[number].line.refuse()
+
+    def tell_heads(self, number: int) -> None:
+        with self.workers[number].loop.running():
+            self.workers[number].line.tell_heads()
+
     def be_slow(self, number: int) -> None:
         """The store has not answered within a second."""
         self.is_calm = False
@@ -406,11 +416,16 @@ class MoveWorld:
     def finish(self) -> None:
         """Let all happen that is under way."""
         while any(
-            worker.loop.ready or worker.line.published or worker.line.coming or worker.line.has_changes
+            worker.loop.ready
+            or worker.line.published
+            or worker.line.coming
+            or worker.line.has_changes
+            or worker.line.owes_heads
             for worker in self.workers
         ) or (self.link and (self.link.to_new or self.link.to_old)):
             for number in (OLD, NEW, OTHER):
                 self.ask(number)
+                self.tell_heads(number)
                 self.read_subscriptions(number, 99)
                 self.read_publishes(number, 99)
                 self.receive(number, 99)

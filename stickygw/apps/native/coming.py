@@ -17,7 +17,6 @@ from stickygw.apps.native.coming_keys import ComingKeys
 from stickygw.apps.native.connection import Connection
 from stickygw.apps.native.ending import Ending
 from stickygw.apps.native.handlers import PathHandlers
-from stickygw.apps.native.published import wait_published
 from stickygw.apps.native.request import Request
 from stickygw.apps.native.runtime import Runtime
 from stickygw.connections.revival import revive
@@ -88,7 +87,7 @@ class Coming:
         runtime.spawn(self._settle())
 
     async def _settle(self) -> None:
-        await wait_published(self._runtime.bridge)
+        await self._runtime.bridge.wait_sent()
         self._rooms.sent()
         self._link.send(Settled(self._runtime.bridge.origin))
 

@@ -149,7 +149,7 @@ class Leaving:
     # Step by step
 
     async def _settle(self) -> None:
-        await wait_published(self._runtime.bridge)
+        await self._runtime.bridge.wait_sent()
         self._link.send(Settled(self._runtime.bridge.origin))
 
     def _tell_rooms(self) -> None:

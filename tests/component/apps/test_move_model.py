@@ -54,6 +54,8 @@ class MoveModel(PromisingWorld, RuleBasedStateMachine):
     receive = rule(number=a_worker, count=some)(PromisingWorld.receive)
     cut = rule(number=a_worker)(PromisingWorld.cut)
     mend = rule(number=a_worker)(PromisingWorld.mend)
+    refuse = rule(number=a_worker)(PromisingWorld.refuse)
+    tell_heads = rule(number=a_worker)(PromisingWorld.tell_heads)
     be_slow = rule(number=a_worker)(PromisingWorld.be_slow)
 
     begin_move = rule(is_same_slot=yes_or_no, is_ready=yes_or_no)(PromisingWorld.begin_move)

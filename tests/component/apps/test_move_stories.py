@@ -354,3 +354,68 @@ def test_what_is_withheld_ends_though_the_store_was_slow_when_it_was_to_end() ->
         assert not world.workers[OLD].audience._withheld
 
     told_by(tell, is_ready=False, rooms=[{"red"} if number < 2 else set() for number in range(CLIENTS)])
+
+
+def test_what_was_lost_before_the_first_copy_is_told_though_copies_overtake_the_number_that_tells_it() -> None:
+    def tell(world: PromisingWorld) -> None:
+        world.cut(NEW)
+        world.publish(4, ["red"], False)
+        world.begin_move(True, False)
+        world.publish(4, ["red"], False)
+        world.read_old(9)
+        world.mend(NEW)
+        world.finish()
+        assert all(told_at(world, number, "red") for number in range(4))
+
+    world = told_by(tell, is_ready=False, rooms=[{"red"} if number < 4 else set() for number in range(CLIENTS)])
+    assert [client.got for client in world.clients[:4]] == [[2]] * 4
+
+
+def test_what_was_refused_before_the_first_copy_is_told_to_who_comes() -> None:
+    def tell(world: PromisingWorld) -> None:
+        world.publish(4, ["red"], False)
+        world.refuse(NEW)
+        world.begin_move(True, False)
+        world.publish(4, ["red"], False)
+        for number in (OLD, NEW):
+            world.read_publishes(number, 9)
+            world.settle(number)
+        for _ in range(3):
+            world.read_new(9)
+            world.read_old(9)
+            for number in (OLD, NEW):
+                world.answer_ping(number)
+        world.move_and_adopt({0}, 9)
+        assert told_at(world, 0, "red")
+
+    world = told_by(tell, is_ready=False, rooms=[{"red"} if number < 4 else set() for number in range(CLIENTS)])
+    assert world.clients[0].got == [2]
+
+
+def test_the_store_may_bring_what_is_newer_than_a_copy_that_is_on_its_way() -> None:
+    def tell(world: PromisingWorld) -> None:
+        world.begin_move(True, False)
+        world.publish(0, ["red"], False, times=2)
+        world.read_publishes(OLD, 9)
+        world.read_new(2)  # the rooms, and the first copy
+        world.ask(NEW)
+        world.read_subscriptions(NEW, 9)  # too late for both
+        world.publish_to_the_store(0, ["red"])
+        world.receive(NEW, 9)
+
+    world = told_by(tell, is_ready=False, rooms=[{"red"} if number < 4 else set() for number in range(CLIENTS)])
+    assert world.gaps == 0
+
+
+def test_copies_wait_for_a_store_that_is_slow() -> None:
+    def tell(world: PromisingWorld) -> None:
+        world.publish(0, ["red"], False)
+        world.read_publishes(OLD, 9)
+        world.begin_move(True, False)
+        world.publish_to_the_store(0, ["red"])
+        world.settle(OLD)
+        world.read_new(9)
+        world.be_slow(NEW)
+
+    world = told_by(tell, is_ready=False)
+    assert [client.got for client in world.clients] == [[1, 2]] * CLIENTS

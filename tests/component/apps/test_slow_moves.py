@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from itertools import count
 
 import pytest
 from support.joined_workers import Joined, joined
@@ -54,12 +55,14 @@ async def may_handle() -> asyncio.Event:
 # --- a slow store -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("has_answer", [True, False])
+@pytest.mark.parametrize("unanswered", [0, 2])
 async def test_who_rests_waits_for_a_slow_store_beyond_the_grace_of_handlers(
-    has_answer: bool, may_handle: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+    unanswered: int, may_handle: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pings = count()
+
     def ping(callback: Callable[[bool], None]) -> None:
-        asyncio.get_running_loop().call_later(0.1, callback, has_answer)
+        asyncio.get_running_loop().call_later(0.1, callback, next(pings) >= unanswered)
 
     may_handle.set()
     async with AsyncExitStack() as stack:

@@ -1,5 +1,7 @@
 """An application in the test's own process: real handshakes, frames, sessions and rooms, and no ports."""
 
+import asyncio
+
 import pytest
 
 from stickygw import App, Connection, ConnectionClosed, Refuse
@@ -54,6 +56,15 @@ async def test_the_end_is_told_with_its_code(app: App) -> None:
             await conn.receive()
         assert (closed.value.code, closed.value.reason) == (4000, "as you wish")
         assert conn.close_code == 4000
+
+
+async def test_what_was_not_received_is_in_nobodys_way_at_the_end(app: App) -> None:
+    """The close frame is behind it, and the `websockets` client reads no further than 16 messages ahead."""
+    async with AppClient(app) as client:
+        async with asyncio.timeout(5.0), client.connect("/ws/a") as conn:
+            for _ in range(100):
+                app.publish("a", {"text": "hello"})
+        assert conn.close_code == 1000
 
 
 async def test_a_handler_that_raises_is_1011(app: App) -> None:
