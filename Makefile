@@ -32,11 +32,12 @@ test:
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --strict
 	.venv/bin/lint-imports
-	PYTHONPATH=tests $(python) -m pytest -n 3 --dist loadfile -m 'not long' -p support.browser_count
+	PYTHONPATH=tests $(python) -m pytest -n 4 --dist loadfile -m 'not long' -p support.browser_count
 
 test-long:
 	@sh scripts/bootstrap test
-	$(python) -m pytest -m long
+	PYTHONPATH=tests $(python) -m pytest -n 4 --dist loadfile -m 'long and not alone'
+	$(python) -m pytest -m alone
 
 bench:
 	@sh scripts/bootstrap runtime

@@ -46,6 +46,7 @@ def started(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_nobody_notices_new_code_another_number_of_workers_an_upgrade_or_a_dead_primary(tmp_path: Path) -> None:
     with started(tmp_path, "--clients", "12", "--outage", "0.5") as process:

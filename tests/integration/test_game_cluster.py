@@ -10,7 +10,7 @@ import time
 import msgpack
 import pytest
 from support.game_bots import SECONDS, playing
-from support.game_example import BY_MATCH, GAME, GAME_FOLDER
+from support.game_example import BY_MATCH, GAME, GAME_FOLDER, PATIENT
 from support.gateway import Gateway
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
@@ -38,7 +38,7 @@ async def test_all_players_of_a_match_are_on_one_slot_while_the_gateway_grows() 
 
 
 async def test_matches_of_a_killed_worker_are_resumed_with_scores_and_players() -> None:
-    with Gateway(GAME, *BY_MATCH, workers=2) as gateway:
+    with Gateway(GAME, *BY_MATCH, *PATIENT, workers=2) as gateway:
         async with playing(gateway.url, matches=6, bots_each=5, hz=10) as game:
             await game.points(6)
             scores = {bot: bot.score for bot in game.bots}
@@ -60,6 +60,7 @@ async def test_matches_of_a_killed_worker_are_resumed_with_scores_and_players() 
             await game.ticks(20)
 
 
+@pytest.mark.long
 async def test_a_reload_moves_matches_with_their_players() -> None:
     with Gateway(GAME, *BY_MATCH, workers=2) as gateway:
         async with playing(gateway.url, matches=6, bots_each=5, hz=10) as game:
@@ -126,6 +127,7 @@ def test_the_bots_are_a_command() -> None:
     assert "p99" in done.stdout
 
 
+@pytest.mark.alone
 @pytest.mark.long
 async def test_forty_matches_of_ten_are_each_on_one_slot_while_the_gateway_grows() -> None:
     with Gateway(GAME, *BY_MATCH, workers=2) as gateway:

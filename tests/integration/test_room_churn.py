@@ -22,6 +22,7 @@ ROOMS, CLIENTS, SECONDS = 10_000, 1_000, 20.0
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_10_000_rooms_joined_and_left_at_random_leave_nothing_behind(valkey: ValkeyServer, prefix: str) -> None:
     options = ["--redis", valkey.url, *IN_TURNS, "--set", f"redis.prefix={prefix}"]
     with Gateway(APP, *options, workers=2, environment={"STICKYGW_SECRET": "s" * 40}) as gateway:

@@ -16,7 +16,7 @@ async def collected(client: Client, count: int) -> list[list[int]]:
     return [await client.receive() for _ in range(count)]
 
 
-@pytest.mark.parametrize("messages", [50, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("messages", [50, pytest.param(200, marks=[pytest.mark.long, pytest.mark.alone])])
 async def test_every_member_gets_each_message_once_and_each_publishers_in_order(messages: int) -> None:
     """`messages`: of each publisher."""
     with Gateway(PROBE, workers=4) as gateway:

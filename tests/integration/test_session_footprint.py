@@ -21,6 +21,7 @@ SETTING_SECONDS = 10.0
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.parametrize("fields", [six_fields, six_long_fields])
 async def test_a_session_of_six_fields_takes_at_most_twice_its_msgpack_and_200_bytes(
     own_valkey: ValkeyServer, fields: Callable[[int], dict[str, bytes]]
@@ -44,6 +45,7 @@ async def test_a_session_of_six_fields_takes_at_most_twice_its_msgpack_and_200_b
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_a_store_answers_while_100_000_sessions_end_in_one_instant(own_valkey: ValkeyServer) -> None:
     # So no ttl needs to be made uneven. Only a restore, say, may bring so many ends together.
     store = RedisSessionStore.from_url(own_valkey.url, prefix="stickygw", timeout=30.0)

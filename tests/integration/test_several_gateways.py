@@ -142,6 +142,7 @@ async def test_ticks_reach_the_room_s_local_members_and_redis_hears_of_none(
         await wait_until(lambda: publishes() > before, seconds=20)
 
 
+@pytest.mark.long
 async def test_with_the_embedded_store_it_is_the_same_client() -> None:
     gateway = Gateway(APP, *KEY, workers=1)
     try:

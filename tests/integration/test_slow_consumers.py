@@ -107,6 +107,7 @@ async def watched(gateway: Gateway) -> AsyncIterator[Memory]:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.parametrize("slot", [0, 1], ids=["on the publisher's worker", "on another worker"])
 async def test_a_member_that_never_reads_is_closed_and_hurts_neither_memory_nor_the_others(slot: int) -> None:
     async with contextlib.AsyncExitStack() as stack:

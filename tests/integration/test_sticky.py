@@ -28,7 +28,9 @@ async def visits(url: str, count: int) -> tuple[list[int], list[str], int]:
     return slots, sessions, client.cookies_set
 
 
-@pytest.mark.parametrize(("clients", "evenness"), [(80, 0.6), pytest.param(400, 0.8, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("clients", "evenness"), [(80, 0.6), pytest.param(400, 0.8, marks=[pytest.mark.long, pytest.mark.alone])]
+)
 async def test_clients_keep_slot_and_session_over_five_reconnects(clients: int, evenness: float) -> None:
     """`evenness`: so many of the fullest slot's clients the emptiest has at least."""
     # By connections alone: how late the loops are is a matter of the machine.

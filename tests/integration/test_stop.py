@@ -75,6 +75,7 @@ async def test_sigterm_lets_handlers_finish_and_tells_clients_when_to_come_back(
         assert await asyncio.to_thread(gateway.stop) == ExitCode.OK
 
 
+@pytest.mark.long
 async def test_a_second_sigterm_ends_the_wait_for_a_store_that_does_not_end() -> None:
     async with running_gateway(f"{STOPPING}:app") as gateway:
         store = gateway.valkey_pid()
@@ -181,6 +182,7 @@ async def test_a_second_signal_ends_at_once(second: signal.Signals) -> None:
         assert "Traceback" not in end_of(gateway)[1]
 
 
+@pytest.mark.long
 async def test_a_gateway_that_is_still_starting_stops_too() -> None:
     gateway = Gateway(f"{STOPPING}:slow_to_start", workers=1)
     try:

@@ -12,6 +12,9 @@ from support.gateway import ROOT
 GAME_FOLDER = ROOT / "examples" / "game"
 GAME = f"{GAME_FOLDER / 'app.py'}:app"
 BY_MATCH = ("--key", "path:/match/{id}", "--key", "cookie", "--set", "access_log=false")
+
+PATIENT = ("--set", "slot_wait=30")
+"""However long a killed worker's successor takes to start here, its matches wait for it."""
 """How the game is routed."""
 
 sys.path.append(str(GAME_FOLDER))

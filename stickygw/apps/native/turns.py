@@ -141,7 +141,8 @@ class Turns:
     def when_idle(self, call: Callable[[], None]) -> None:
         """Take no more messages; call `call` (idempotent) when those that are here are handled, the session written."""
         self._on_idle = call
-        if not self._is_busy or self._waiter is not None:
+        # A waiter that is done is about to take a message.
+        if not self._is_busy or (self._waiter is not None and not self._waiter.done()):
             call()
         elif self._websocket is not None:
             self._websocket.pause()

@@ -68,7 +68,7 @@ class User:
         return {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats.items()}
 
 
-@pytest.fixture(params=["valkey", "redis_server"])
+@pytest.fixture(params=["valkey", pytest.param("redis_server", marks=pytest.mark.long)])
 def user(request: pytest.FixtureRequest, prefix: str) -> Iterator[User]:
     made = User(request.getfixturevalue(request.param), prefix)
     yield made

@@ -54,6 +54,7 @@ async def test_workers_with_the_same_settings_are_left_alone() -> None:
         assert await owners(gateway) == pids
 
 
+@pytest.mark.long
 async def test_another_target_answers_on_the_same_connections(tmp_path: Path) -> None:
     newer = tmp_path / "newer.py"
     newer.write_text(MOVING_FILE.read_text().replace("version = 1", "version = 2"))
@@ -113,6 +114,7 @@ async def test_more_workers_than_before_are_started_beside_those_that_were() -> 
         await assert_all_echo(riders)
 
 
+@pytest.mark.long
 async def test_fewer_workers_than_before_send_away_only_those_of_the_slots_that_go() -> None:
     async with running_gateway(MOVING, *IN_TURNS, workers=3) as gateway, riders_at(gateway, 6) as riders:
         kill_primary(gateway)
@@ -142,6 +144,7 @@ async def test_workers_that_nobody_adopts_end_and_free_the_port() -> None:
             await assert_all_echo(riders)
 
 
+@pytest.mark.long
 async def test_slots_that_an_operator_has_added_or_drained_stay_so() -> None:
     async with running_gateway(MOVING, *IN_TURNS, workers=2) as gateway:
         assert (await command(gateway, "scale", "3")).returncode == 0

@@ -94,7 +94,7 @@ async def test_who_comes_back_with_a_cookie_or_a_key_reaches_the_slot_it_had() -
                 await assert_all_echo([*keyed, *visitors])
 
 
-@pytest.mark.parametrize("moment", [ADOPTING, ADOPTED])
+@pytest.mark.parametrize("moment", [pytest.param(ADOPTING, marks=pytest.mark.long), ADOPTED])
 async def test_a_primary_that_is_killed_while_it_adopts_is_followed_by_another(moment: str) -> None:
     async with running_gateway(MOVING, *IN_TURNS, workers=3) as gateway, riders_at(gateway, 12) as riders:
         pids = gateway.worker_pids()
@@ -135,6 +135,7 @@ async def test_a_worker_that_stands_still_is_not_waited_for_and_gives_what_it_ha
         assert faults(riders) == []
 
 
+@pytest.mark.long
 async def test_a_primary_that_is_killed_in_a_reload_leaves_nobody_behind() -> None:
     async with (
         running_gateway(MOVING, *IN_TURNS, workers=2) as gateway,

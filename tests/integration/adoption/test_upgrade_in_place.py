@@ -94,6 +94,7 @@ async def test_clients_under_load_miss_nothing_of_two_upgrades() -> None:
         assert "Traceback" not in gateway.log
 
 
+@pytest.mark.long
 async def test_who_was_still_sending_the_request_is_served_before_the_upgrade() -> None:
     async with running_gateway(MOVING, *IN_TURNS, workers=2) as gateway:
         request = upgrade("/in/half")

@@ -58,6 +58,7 @@ async def test_starlette_s_documented_example_runs() -> None:
         assert client.close_code == 1000
 
 
+@pytest.mark.long
 async def test_fastapi_s_documented_example_runs() -> None:
     async with running_gateway(f"{APPS / 'fastapi_docs.py'}:app", workers=1) as gateway:
         assert b"WebSocket Chat" in (await get(gateway.port, "/", ("Connection", "close"))).body
@@ -69,6 +70,7 @@ async def test_fastapi_s_documented_example_runs() -> None:
             assert await one.recv() == "Client #2 left the chat"
 
 
+@pytest.mark.long
 async def test_a_lifespan_that_fails_at_a_reload_keeps_the_old_generation(tmp_path: Path) -> None:
     async with running_gateway(write(tmp_path, "old"), workers=2) as gateway, gateway.connect("/ws") as client:
         write(tmp_path, "broken", start="raise RuntimeError('no database')")

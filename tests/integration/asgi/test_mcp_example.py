@@ -29,6 +29,7 @@ async def test_sessions_are_known_on_four_workers() -> None:
     await assert_that_all_are_known(sessions=8, calls=5)
 
 
+@pytest.mark.alone
 @pytest.mark.long
 async def test_thirty_long_sessions_are_known_where_uvicorn_knows_them_not() -> None:
     await assert_that_all_are_known(sessions=30, calls=20)
@@ -40,6 +41,7 @@ async def test_thirty_long_sessions_are_known_where_uvicorn_knows_them_not() -> 
         assert "Session not found" in outcome.text
 
 
+@pytest.mark.long
 async def test_clients_of_newer_protocols_need_no_affinity() -> None:
     async with running_gateway(TARGET, *LEARN, *IN_TURNS, workers=2) as gateway:
         async with Client(f"{gateway.url}/mcp") as client:

@@ -45,6 +45,7 @@ async def test_polling_clients_without_cookies_are_known(learning: Gateway) -> N
     await assert_that_all_are_known(learning, clients=16, events=5)
 
 
+@pytest.mark.alone
 @pytest.mark.long
 async def test_a_hundred_polling_clients_are_known_where_uvicorn_knows_them_not(learning: Gateway) -> None:
     await assert_that_all_are_known(learning, clients=100, events=20)
@@ -83,6 +84,7 @@ async def polling(url: str) -> AsyncIterator[socketio.AsyncClient]:
     await asyncio.gather(*filter(None, tasks))
 
 
+@pytest.mark.long
 async def test_with_redis_a_room_reaches_across_workers() -> None:
     redis = ValkeyServer()
     redis.start()

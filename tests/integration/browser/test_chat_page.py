@@ -39,6 +39,7 @@ def test_a_reload_keeps_name_and_worker(gateway: Gateway, new_visitor: NewVisito
         assert page.served == before | {"visit": visit}
 
 
+@pytest.mark.long
 def test_a_restarted_gateway_finds_the_page_again_with_its_name_and_worker(
     gateway: Gateway, new_visitor: NewVisitor
 ) -> None:

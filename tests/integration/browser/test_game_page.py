@@ -13,7 +13,7 @@ import support.game_example  # noqa: F401  (from here on its modules can be impo
 from directory import Entry
 from selenium.webdriver.common.keys import Keys
 from support.chromium import browser
-from support.game_example import BY_MATCH, GAME
+from support.game_example import BY_MATCH, GAME, PATIENT
 from support.game_page import GamePage
 from support.gateway import Gateway
 from support.valkey import ValkeyServer
@@ -21,7 +21,7 @@ from support.valkey import ValkeyServer
 
 @pytest.fixture
 def game() -> Iterator[Gateway]:
-    with Gateway(GAME, *BY_MATCH, workers=2) as gateway:
+    with Gateway(GAME, *BY_MATCH, *PATIENT, workers=2) as gateway:
         yield gateway
 
 
@@ -65,6 +65,7 @@ def test_two_players_see_each_other_fly_and_shoot(players: tuple[GamePage, GameP
         assert page.console() == ""
 
 
+@pytest.mark.long
 def test_ones_own_ship_is_drawn_where_the_server_will_see_it(players: tuple[GamePage, GamePage]) -> None:
     ada, _ = players
     ada.begin()
@@ -80,6 +81,7 @@ def test_ones_own_ship_is_drawn_where_the_server_will_see_it(players: tuple[Game
     assert seen["pending"] < 20
 
 
+@pytest.mark.long
 def test_a_player_comes_back_to_the_match_after_a_crash_of_its_worker(
     game: Gateway, players: tuple[GamePage, GamePage]
 ) -> None:

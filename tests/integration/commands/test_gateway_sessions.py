@@ -108,6 +108,7 @@ async def test_a_session_is_listed_with_its_websockets_on_each_slot_and_killed_o
     assert session["id"] not in whole_log(gateway)
 
 
+@pytest.mark.alone
 @pytest.mark.long
 async def test_a_list_of_100_000_sessions_takes_no_more_memory_than_a_short_one(own_valkey: ValkeyServer) -> None:
     secret = "x" * 32

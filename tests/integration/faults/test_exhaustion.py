@@ -137,6 +137,7 @@ async def dribble(raws: list[Raw]) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_2_000_clients_dropped_at_once_are_all_back_on_their_slots() -> None:
     # All these clients are one process: where the machine is busy it sends the last heads long after it has connected.
     with Gateway(PROBE, "--set", "header_timeout=60", workers=2) as gateway:

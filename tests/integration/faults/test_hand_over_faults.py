@@ -91,7 +91,7 @@ async def test_when_the_slot_stays_away_the_runner_up_serves_them_without_a_new_
 
 
 async def test_a_worker_that_starts_slowly_gets_no_first_visits_until_it_is_ready(tmp_path: Path) -> None:
-    environment = {"STARTS_IN": "1", "STARTED_FOLDER": str(tmp_path)}
+    environment = {"STARTS_IN": "2", "STARTED_FOLDER": str(tmp_path)}
     with Gateway(SLOW_START, workers=2, environment=environment) as gateway:
         os.kill(gateway.worker_pids()[0], signal.SIGKILL)
         slots = []
@@ -107,6 +107,7 @@ async def test_a_worker_that_starts_slowly_gets_no_first_visits_until_it_is_read
         assert len(slots) > 1
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_of_100_000_connections_none_is_lost() -> None:
     """Each opens, gets the answer to the message in its first segment, and leaves. Waves of 50, two workers."""

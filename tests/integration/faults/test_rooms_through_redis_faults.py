@@ -128,6 +128,7 @@ async def seconds_until_back(crowd: Crowd) -> float:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_when_the_store_is_killed_and_restarted_each_loss_is_told_and_rooms_are_whole_soon(
     own_valkey: ValkeyServer,
 ) -> None:
@@ -143,6 +144,7 @@ async def test_when_the_store_is_killed_and_restarted_each_loss_is_told_and_room
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_when_the_store_is_stopped_for_5_s_each_loss_is_told_and_rooms_are_whole_soon(
     own_valkey: ValkeyServer,
 ) -> None:
@@ -158,6 +160,7 @@ async def test_when_the_store_is_stopped_for_5_s_each_loss_is_told_and_rooms_are
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_what_is_lost_where_only_senders_noticed_is_told_by_their_last_numbers(own_valkey: ValkeyServer) -> None:
     """Stopped too shortly for a subscriber to reconnect: in a room that falls silent nothing else shows the loss."""
     async with crowd_over(own_valkey) as crowd:
@@ -169,6 +172,7 @@ async def test_what_is_lost_where_only_senders_noticed_is_told_by_their_last_num
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_what_is_lost_where_no_sender_noticed_is_told_when_receivers_are_back(own_valkey: ValkeyServer) -> None:
     """The store ends the subscribers' connections and lets no other begin, while it goes on to take messages."""
     async with crowd_over(own_valkey) as crowd, Redis.from_url(own_valkey.url) as redis:

@@ -129,6 +129,7 @@ def assert_hung(gateway: Gateway, slot: int, where: str) -> None:
     assert re.search(rf"ERROR +primary .*: worker died slot={slot}: {why}; another is started", gateway.log)
 
 
+@pytest.mark.long
 async def test_a_worker_that_is_stopped_is_ended_too(gateway: Gateway) -> None:
     async with a_client_of_each_slot(gateway) as (victim, other):
         slot, pid = await who(victim)

@@ -140,6 +140,7 @@ async def test_matches_move_with_all_their_players_and_count_on() -> None:
         assert "ERROR" not in gateway.log
 
 
+@pytest.mark.long
 async def test_who_comes_to_a_match_that_waits_for_a_handler_comes_to_the_same_one() -> None:
     with Gateway(MATCHES, *BY_MATCH, workers=1) as gateway:
         async with players(gateway) as enter:
@@ -220,6 +221,7 @@ async def test_matches_of_a_slot_that_is_scaled_away_go_on_where_their_keys_lead
         assert "Traceback" not in gateway.log
 
 
+@pytest.mark.long
 async def test_a_reload_by_the_next_primary_moves_the_matches_of_the_workers_it_has_adopted() -> None:
     with Gateway(MATCHES, *MATCH_IN_QUERY, workers=2) as gateway:
         async with players(gateway) as enter:

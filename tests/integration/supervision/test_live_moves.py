@@ -122,6 +122,7 @@ async def test_a_frame_that_is_half_sent_is_finished_at_the_next_worker() -> Non
         assert "Traceback" not in gateway.log
 
 
+@pytest.mark.long
 async def test_a_slow_reader_gets_all_that_waited_for_it_in_order() -> None:
     with Gateway(MOVING, *IN_TURNS, "--set", "outbox_bytes=16777216", workers=1) as gateway:
         rider = await Rider(0, "a").connect(gateway.port, receive_buffer=4096)
@@ -173,6 +174,7 @@ def is_served_by(rider: Rider, generation: int) -> bool:
 # --- what does not ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_a_handler_that_outlives_its_grace_costs_its_connection_alone() -> None:
     with Gateway(MOVING, *IN_TURNS, "--set", "move_grace=0.3", workers=1) as gateway:
         async with riders(gateway, *"abc") as (busy, *others):
@@ -183,6 +185,7 @@ async def test_a_handler_that_outlives_its_grace_costs_its_connection_alone() ->
                 await assert_echoes(rider)
 
 
+@pytest.mark.long
 async def test_more_busy_handlers_than_move_at_a_time_keep_nobody_else_from_moving() -> None:
     with Gateway(MOVING, *IN_TURNS, "--set", "move_grace=1", workers=1) as gateway:
         async with riders(gateway, *["a"] * 145) as found:
@@ -203,6 +206,7 @@ async def test_what_a_coroutine_serves_is_drained() -> None:
             await assert_echoes(rider)
 
 
+@pytest.mark.long
 async def test_what_an_asgi_application_serves_is_drained() -> None:
     with Gateway(f"{APPS / 'moving.py'}:asgi", *IN_TURNS, workers=1) as gateway:
         async with riders(gateway, "-", path="/") as (rider,):
@@ -229,6 +233,7 @@ async def test_new_code_without_a_handler_for_its_path_closes_a_connection(tmp_p
 # --- afterwards -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_an_ended_session_closes_its_moved_connections() -> None:
     with Gateway(MOVING, *IN_TURNS, workers=1) as gateway:
         async with riders(gateway, "a") as (first,), riders(gateway, "b", cookie=first.cookie) as (second,):
@@ -278,6 +283,7 @@ async def test_a_moved_client_that_reads_nothing_is_closed_as_slow() -> None:
             await abort_all([rider])
 
 
+@pytest.mark.long
 async def test_a_moved_client_that_answers_no_ping_is_closed() -> None:
     options = ("--set", "ping_interval=0.5", "--set", "ping_timeout=0.5")
     with Gateway(MOVING, *IN_TURNS, *options, workers=1) as gateway:

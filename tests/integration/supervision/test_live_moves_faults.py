@@ -47,7 +47,7 @@ def again(server: ValkeyServer) -> None:
         pytest.param("before", stop, marks=pytest.mark.long),  # nothing is waited for, as in the middle
         pytest.param("before", pause, marks=pytest.mark.long),
         ("in the middle", stop),
-        ("in the middle", pause),
+        pytest.param("in the middle", pause, marks=pytest.mark.long),
     ],
 )
 async def test_a_worker_s_members_miss_nothing_of_each_other_when_they_move_without_redis(

@@ -37,6 +37,7 @@ async def assert_nothing_lost(gateway: Gateway, ride: Ride) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 async def test_2000_connections_move_five_times_and_miss_nothing() -> None:
     with Gateway(MOVING, *IN_TURNS, workers=2) as gateway:
@@ -56,6 +57,7 @@ async def test_2000_connections_move_five_times_and_miss_nothing() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_what_500_connections_feel_of_a_reload() -> None:
     with Gateway(MOVING, *IN_TURNS, workers=2) as gateway:
         async with riding(gateway.port, count=500, rooms=50, echoes_a_second=4) as ride:
@@ -70,6 +72,7 @@ async def test_what_500_connections_feel_of_a_reload() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_clients_that_come_and_go_all_the_time_are_never_sent_away() -> None:
     closes: Counter[int | None] = Counter()
     stays = 0
@@ -122,6 +125,7 @@ MARGIN_MIB = 12
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.timeout(240)
 async def test_twenty_reloads_leave_no_descriptor_and_no_memory_behind() -> None:
     with Gateway(MOVING, *IN_TURNS, workers=2) as gateway:

@@ -109,6 +109,7 @@ async def test_a_drained_slot_gives_its_connections_away_and_status_counts_them(
         assert "Traceback" not in gateway.log
 
 
+@pytest.mark.long
 async def test_what_cannot_move_is_drained_and_told_apart() -> None:
     with Gateway(MOVING, *IN_TURNS, workers=2) as gateway:
         paths = ["/in/a", "/in/a", "/in/a", "/coroutine"]
@@ -124,6 +125,7 @@ async def test_what_cannot_move_is_drained_and_told_apart() -> None:
                 rider.abort()
 
 
+@pytest.mark.long
 async def test_all_connections_of_a_key_meet_again_and_so_do_those_that_come_later() -> None:
     with Gateway(MOVING, *IN_TURNS, *KEYED, workers=4) as gateway:
         matches = [f"match-{number}" for number in range(12)]

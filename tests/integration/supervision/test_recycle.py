@@ -189,6 +189,7 @@ async def test_at_max_served_a_worker_is_replaced_and_nobody_waits_in_vain(count
     assert min(served) >= MAX_SERVED * 0.9
 
 
+@pytest.mark.alone
 @pytest.mark.long
 async def test_a_leak_is_recycled_at_max_rss_before_the_worker_has_doubled(fresh_rss: int) -> None:
     max_rss = int(fresh_rss * GROWTH)

@@ -72,7 +72,7 @@ def assert_went_well(done: subprocess.CompletedProcess[str]) -> None:
 # --- code that starts -------------------------------------------------------------------------------------------------
 
 
-BUSY = [(2, 40), pytest.param(4, 400, marks=pytest.mark.long)]
+BUSY = [(2, 40), pytest.param(4, 400, marks=[pytest.mark.long, pytest.mark.alone])]
 """Workers and visitors."""
 
 
@@ -155,6 +155,7 @@ async def test_sighup_without_a_terminal_reloads(site: Site) -> None:
         assert_nobody_noticed(people.visitors)
 
 
+@pytest.mark.long
 async def test_a_worker_that_crashes_in_a_reload_takes_only_its_own_clients(site: Site) -> None:
     with Gateway(site.target, workers=3) as gateway:
         async with crowd(gateway) as people:
@@ -227,6 +228,7 @@ def assert_target_is_broken(done: subprocess.CompletedProcess[str], why: str) ->
 # --- watched files ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_watched_files_reload_as_they_change_and_the_old_code_serves_on_while_they_are_broken(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
