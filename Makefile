@@ -2,6 +2,8 @@
 # PYTHON=… names the interpreter, BIND=host:port the address of the demo.
 
 export PYTHON
+# pytest keeps the tests with their rewritten assertions as bytecode: else each of its processes rewrites them all.
+unexport PYTHONDONTWRITEBYTECODE
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help

@@ -54,7 +54,7 @@ async def by_websocket(client: Client, number: int, rounds: int) -> int:
     return int(slot)
 
 
-@pytest.mark.parametrize("rounds", [30, pytest.param(100, marks=[pytest.mark.long, pytest.mark.alone])])
+@pytest.mark.parametrize("rounds", [15, pytest.param(100, marks=[pytest.mark.long, pytest.mark.alone])])
 async def test_seventy_writers_of_one_session_on_four_workers_lose_nothing(gateway: Gateway, rounds: int) -> None:
     async with AsyncExitStack() as stack:
         clients = [Client(f"{gateway.ws_url}/?spread={number}") for number in range(WEBSOCKETS)]

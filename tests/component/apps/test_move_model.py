@@ -6,6 +6,7 @@ what it takes many examples to find, is in `test_move_stories`.
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -75,4 +76,11 @@ class MoveModel(PromisingWorld, RuleBasedStateMachine):
 
 
 TestMoveModel = MoveModel.TestCase
-TestMoveModel.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestMoveModel.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+
+
+@pytest.mark.long
+class TestMoveModelForLong(MoveModel.TestCase):
+    """What needs three things to go wrong at once has shown itself within some thousand examples."""
+
+    settings = settings(max_examples=3000, stateful_step_count=50, deadline=None)

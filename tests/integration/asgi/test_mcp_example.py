@@ -25,6 +25,7 @@ async def assert_that_all_are_known(sessions: int, calls: int) -> None:
         assert "status=404" not in gateway.log
 
 
+@pytest.mark.long
 async def test_sessions_are_known_on_four_workers() -> None:
     await assert_that_all_are_known(sessions=8, calls=5)
 

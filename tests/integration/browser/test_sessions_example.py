@@ -53,6 +53,7 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
         yield Guest(driver, gateway.url)
 
 
+@pytest.mark.long
 def test_a_cart_is_live_in_all_tabs_until_one_of_them_signs_out(guest: Guest) -> None:
     guest.wait_for("state", "not signed in")
     guest.sign_in("<b>Ada</b>")

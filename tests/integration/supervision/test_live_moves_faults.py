@@ -143,6 +143,7 @@ async def test_an_old_worker_that_is_killed_in_the_middle_takes_only_what_it_sti
         assert "Traceback" not in gateway.log
 
 
+@pytest.mark.long
 async def test_a_new_worker_that_is_killed_in_the_middle_takes_only_what_it_already_has() -> None:
     with Gateway(MOVING, *IN_TURNS, workers=1) as gateway:
         async with in_the_middle(gateway) as (ride, _, new):

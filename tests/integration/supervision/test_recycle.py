@@ -178,6 +178,7 @@ async def test_a_command_makes_the_leak_grow_and_the_status_shows_it(counting: G
     await wait_until(is_shown)
 
 
+@pytest.mark.long
 async def test_at_max_served_a_worker_is_replaced_and_nobody_waits_in_vain(counting: Gateway) -> None:
     async with busy(counting, kib=0) as witness:
         await wait_recycled(counting)
