@@ -13,8 +13,9 @@ from typing import Any
 
 import msgpack
 
-LEASE_SECONDS = 4.0
-"""The clocks of the machines may differ by less than this."""
+LEASE_SECONDS = 15.0
+"""Longer than a worker that stands still is let live (`heartbeat_timeout`): before that, nobody else begins its
+matches. The clocks of the machines may differ by what is between."""
 
 FORGOTTEN_SECONDS = 60.0
 """So long after its lease a field is removed by whoever sees it."""

@@ -12,10 +12,10 @@ from itertools import count
 from typing import assert_never
 
 from stickygw.errors import ExitCode
-from stickygw.ipc.link import link_pair
 from stickygw.observability.counters import Counters
 from stickygw.primary.adoption import FoundWorker
 from stickygw.primary.hand_over import HandOvers
+from stickygw.primary.moves import Moves
 from stickygw.primary.vitals import Vitals
 from stickygw.primary.worker_process import Begin, Command, WorkerProcess, adopted, launched, worker_command
 from stickygw.routing.load import Load
@@ -36,8 +36,6 @@ from stickygw.wire.link import (
     Learn,
     Message,
     Moved,
-    MoveIn,
-    MoveOut,
     Ready,
     Resize,
     Stop,
@@ -112,9 +110,7 @@ class Supervisor:
         """When the timer was to go off. The handle does not tell: uvloop's has no `when()` if that was at once."""
         self._tickets = count(1)
         self._asked: dict[int, tuple[asyncio.Future[to.Finished], Callable[[str], None]]] = {}
-        self._moving: set[WorkerId] = set()
-        """Those that were told to move, and have not said what became of it."""
-        self._counters = counters
+        self._moves = Moves(hand_overs.takers, counters)
         self._all_gone = asyncio.Event()
         self._is_closed = False
         self._held_by = ""
@@ -330,7 +326,8 @@ class Supervisor:
             return
         match do.order:
             case Order.DRAIN:
-                self._drain(process, do)
+                self._moves.begin(process, ((slot, self._processes.get(worker)) for slot, worker in do.successors))
+                process.send(Drain(do.grace_seconds, do.spread_seconds))
             case Order.STOP:
                 process.send(Stop(do.grace_seconds, do.spread_seconds))
             case Order.TERMINATE:
@@ -341,29 +338,6 @@ class Supervisor:
                 process.kill()
             case _:
                 assert_never(do.order)
-
-    def _drain(self, process: WorkerProcess, do: to.Do) -> None:
-        """Tell the successors, then the worker. Who has no link to where it belongs, for want of descriptors, is closed
-        there, and comes again."""
-        linked = [self._link_for_move(process, slot, worker) for slot, worker in do.successors]
-        if any(linked):
-            self._hand_overs.takers.begin_to_move(process.worker)
-            self._moving.add(process.worker)
-        process.send(Drain(do.grace_seconds, do.spread_seconds))
-
-    def _link_for_move(self, process: WorkerProcess, slot: Slot, successor: WorkerId) -> bool:
-        """Give both workers an end of a move link; whether they have it."""
-        taker = self._processes.get(successor)
-        if taker is None:
-            return False
-        try:
-            ours, theirs = link_pair()
-            with ours, theirs:
-                # In this order: a worker that is told to move finds somebody who listens.
-                return taker.send(MoveIn(process.slot), theirs.fileno()) and process.send(MoveOut(slot), ours.fileno())
-        except OSError as error:
-            log.warning("slot=%d: nothing moves to slot %d: %s", process.slot, slot, error)
-            return False
 
     def _tell_how_many(self) -> None:
         for process in self._processes.values():
@@ -388,25 +362,16 @@ class Supervisor:
             case Failed(reason):
                 self._tell(to.WorkerFailed(worker, reason))
             case Moved(moved, refused, left):
-                self._moving.discard(worker)
-                self._moved(to.WorkerMoved(worker, moved, refused, left))
+                self._tell(self._moves.said(worker, moved, refused, left))
             case Blocked(where, _):
                 self._tell(to.WorkerBlocked(worker, where))
             case _:
                 log.error("slot=%d: a worker does not send %s", process.slot, type(message).__name__)
 
-    def _moved(self, event: to.WorkerMoved) -> None:
-        # Those that moved, and those that are lost, are counted by who knows: the hand-overs.
-        for label, number in (("refused", event.refused), ("drained", event.left)):
-            if number:
-                self._counters.add("moves", label, number)
-        self._tell(event)
-
     def _cut_off(self, process: WorkerProcess) -> None:
-        if process.worker in self._moving:  # it cannot say any more what became of its connections
-            self._moving.discard(process.worker)
-            moved, lost = self._hand_overs.takers.moved_from(process.worker)
-            self._moved(to.WorkerMoved(process.worker, moved, 0, 0, lost))
+        moved = self._moves.cut_off(process.worker)
+        if moved is not None:
+            self._tell(moved)
         # Every acknowledgement has been counted until here, so what is still in flight was not taken.
         self._hand_overs.worker_is_down(process.worker)
         self._tell(to.WorkerCutOff(process.worker))

@@ -55,6 +55,7 @@ class MoveWorld:
         self.bus = Bus(on_lost=lambda _line, _channel: None)
         self.started = 0
         self.messages: list[Message] = []
+        self.published_before = 0  # what the old worker read last was read
         self.gaps = 0
         self.is_calm = True  # nothing was cut off, too slow, or has died
         self.has_died = False
@@ -369,6 +370,7 @@ class MoveWorld:
         if link is not None:
             with link.old.loop.running():
                 for _ in range(min(count, len(link.to_old))):
+                    self.published_before = len(self.messages)
                     link.read_old(self.refused)
 
     def refused(self, connection: Connection) -> None:

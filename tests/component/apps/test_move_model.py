@@ -76,11 +76,14 @@ class MoveModel(PromisingWorld, RuleBasedStateMachine):
 
 
 TestMoveModel = MoveModel.TestCase
-TestMoveModel.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+TestMoveModel.settings = settings(max_examples=120, stateful_step_count=50, deadline=None, derandomize=True)
 
 
 @pytest.mark.long
 class TestMoveModelForLong(MoveModel.TestCase):
-    """What needs three things to go wrong at once has shown itself within some thousand examples."""
+    """What needs three things to go wrong at once has shown itself within some thousand examples.
 
-    settings = settings(max_examples=3000, stateful_step_count=50, deadline=None)
+    Always the same ones: to search on, take out `derandomize`, and the time limit.
+    """
+
+    settings = settings(max_examples=3000, stateful_step_count=50, deadline=None, derandomize=True)

@@ -13,7 +13,7 @@ from primary_rig import cookie_for, head_of
 from supervised_rig import NOTE_ALL, SERVE, supervised
 from support.waiting import wait_until
 
-from stickygw.primary import supervisor
+from stickygw.primary import moves
 from stickygw.primary.hand_over import HandOvers
 from stickygw.primary.takers import Takers
 from stickygw.primary.worker_process import WorkerProcess
@@ -345,7 +345,7 @@ async def test_without_descriptors_for_a_link_all_are_drained_and_the_log_says_w
             if what == "dup":
                 patch.setattr(WorkerProcess, "send", send_to_a_full_link)
             else:
-                patch.setattr(supervisor, "link_pair", no_more)
+                patch.setattr(moves, "link_pair", no_more)
             finished = await gateway.do(to.Reload())
         assert finished.is_well
         assert [note for note in gateway.notes() if "Resize" not in note] == ["0.1 Drain 0"]

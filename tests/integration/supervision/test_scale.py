@@ -61,8 +61,9 @@ async def carried_out(gateway: Gateway, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.alone
 @pytest.mark.long
-@pytest.mark.parametrize(("visitors", "groups"), [(30, 6), pytest.param(200, 20, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("visitors", "groups"), [(30, 6), (200, 20)])
 async def test_scaling_up_moves_nobody_and_down_only_clients_of_the_slots_that_go(visitors: int, groups: int) -> None:
     """With so many visitors, and groups, before the gateway grows, and as many that come when it has grown."""
     with Gateway(TALLY, *KEYED, "--set", "slow_start=0", workers=2) as gateway:

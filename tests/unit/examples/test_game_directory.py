@@ -5,7 +5,10 @@ from __future__ import annotations
 import msgpack
 import pytest
 import support.game_example  # noqa: F401  (from here on its modules can be imported)
-from directory import FORGOTTEN_SECONDS, MAX_LISTED, Directory, Entry
+from directory import FORGOTTEN_SECONDS, LEASE_SECONDS, MAX_LISTED, Directory, Entry
+
+from stickygw.config.settings import Settings
+from stickygw.supervision.roster import ENDING_SECONDS
 
 
 def entry(until: float, *matches: tuple[str, int], url: str | None = None, slot: int = 0) -> bytes:
@@ -48,6 +51,10 @@ def test_what_other_code_has_written_is_passed_over(data):
     assert directory.read({b"aa/0": data, b"aa/1": entry(10, ("aa.1", 1))}, now=100) == [b"aa/1"]
     assert directory.read({b"aa/0": data, b"aa/1": entry(10, ("aa.1", 1))}, now=9) == []
     assert list(directory.workers) == ["aa/1"]
+
+
+def test_a_worker_that_stands_still_is_ended_before_others_may_begin_its_matches():
+    assert Settings().heartbeat_timeout + ENDING_SECONDS < LEASE_SECONDS
 
 
 def test_a_match_has_one_worker():
