@@ -191,4 +191,5 @@ async def test_no_descriptor_is_left_by_five_primaries() -> None:
             await assert_all_echo(riders)
             await gather_bounded(1, *(rider.ask(do="count") for rider in riders))
             counts.append({pid: descriptors(pid) for pid in gateway.worker_pids().values()})
-        assert counts == [counts[0]] * 5
+        # One may just be open for a moment; one left by each primary would be four more at last.
+        assert all(counts[-1][pid] < count + 4 for pid, count in counts[0].items()), counts
