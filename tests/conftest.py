@@ -13,23 +13,15 @@ from support.valkey import ValkeyServer
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[ValkeyServer]:
     """A Valkey that all tests of this process share: keep to your `prefix`, and leave it running."""
-    server = ValkeyServer()
-    try:
-        server.start()
+    with ValkeyServer() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture
 def own_valkey() -> Iterator[ValkeyServer]:
     """A Valkey for this test alone, to stop, pause and flush."""
-    server = ValkeyServer()
-    try:
-        server.start()
+    with ValkeyServer() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="session")
@@ -38,12 +30,8 @@ def redis_server() -> Iterator[ValkeyServer]:
     binary = shutil.which("redis-server")
     if binary is None:
         pytest.skip("no redis-server on PATH")
-    server = ValkeyServer(binary)
-    try:
-        server.start()
+    with ValkeyServer(binary) as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture

@@ -43,11 +43,6 @@ def room_of(address: str) -> str:
     return address.removeprefix(_LOCAL)
 
 
-def is_local(address: str) -> bool:
-    """Whether it is a `local_address`."""
-    return address.startswith(_LOCAL)
-
-
 def is_room(address: str) -> bool:
     """Whether it is a room's."""
     return not (isinstance(address, str) and address.startswith("\x00"))

@@ -30,12 +30,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[ValkeyServer]:
-    server = ValkeyServer()
-    try:
-        server.start()
+    with ValkeyServer() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="module")
