@@ -13,6 +13,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -28,6 +29,9 @@ from stickygw.errors import OffloadFull
 Kind = Literal["process", "thread"]
 Start = Callable[[], "Future[Any]"]
 """Begins one call."""
+
+BURIAL_SECONDS = 2.0
+"""How long a stop waits for processes that were killed: milliseconds, but for one that the kernel cannot end now."""
 
 
 class Offload:
@@ -60,7 +64,8 @@ class Offload:
                 ) from None
 
     def stop(self) -> None:
-        """Cancel what waits and cut what runs: processes are killed, and no exit waits for threads. Idempotent."""
+        """Cancel what waits and cut what runs: processes are killed, and no exit waits for the calls in threads.
+        Idempotent; blocks for the milliseconds in which the kernel ends processes, at most `BURIAL_SECONDS`."""
         for lane in self._lanes.values():
             lane.stop()
         self._processes.stop()
@@ -134,26 +139,40 @@ class _Processes:
     def __init__(self, size: int) -> None:
         self._size = size
         self._pool: ProcessPoolExecutor | None = None
+        self._burying: list[threading.Thread] = []
+        """The threads of pools that are given up: each waits for the processes that were killed, and ends."""
 
     def start(self, packed: bytes) -> Future[Any]:
         """Run what `_packed` gave in one of the processes."""
         if self._pool is not None and not _are_alive(self._pool):
-            self.stop()  # the pool's own thread may not have noticed yet, and would fail this call too
+            self._give_up()  # the pool's own thread may not have noticed yet, and would fail this call too
         try:
             return self._built().submit(_run, packed)
         except BrokenProcessPool:
-            self.stop()
+            self._give_up()
             return self._built().submit(_run, packed)
 
     def stop(self) -> None:
-        """Kill the processes; the pool's own thread buries them. Never waits."""
+        """Kill the processes, and wait the moment that their burial takes.
+
+        Else the interpreter's end may do it beside the pool's thread, and CPython 3.11 then writes to a pipe that this
+        thread closes just now: a traceback in the log of a worker that ends in good order.
+        """
+        self._give_up()
+        deadline = time.monotonic() + BURIAL_SECONDS
+        for thread in self._burying:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _give_up(self) -> None:
+        """Kill the processes. Never waits."""
         if self._pool is None:
             return
         pool, self._pool = self._pool, None
-        running = _processes_of(pool)
+        running, own = _processes_of(pool), _threads_of(pool)
         pool.shutdown(wait=False, cancel_futures=True)
         for process in running:
             process.kill()
+        self._burying = [one for one in (*self._burying, *own) if one.is_alive()]
 
     def _built(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -164,6 +183,12 @@ class _Processes:
 
 def _processes_of(pool: ProcessPoolExecutor) -> tuple[BaseProcess, ...]:
     return tuple((pool._processes or {}).values())  # no public way before Python 3.14's `kill_workers`
+
+
+def _threads_of(pool: ProcessPoolExecutor) -> tuple[threading.Thread, ...]:
+    """The pool's own thread, where it has one yet; it forgets it when it is shut down."""
+    thread: Any = pool._executor_manager_thread
+    return () if thread is None else (thread,)
 
 
 def _are_alive(pool: ProcessPoolExecutor) -> bool:
