@@ -42,19 +42,10 @@ class Record:
         self._bytes = 0
         self._max_bytes = max_bytes
 
-    @property
-    def size(self) -> int:
-        """Bytes that are kept."""
-        return self._bytes
-
     def begin(self, addresses: Iterable[str]) -> None:
         """Keep what comes at these from now on. Idempotent."""
         for address in addresses:
             self._kept.setdefault(address, [])
-
-    def has(self, address: str) -> bool:
-        """Whether what comes there is kept."""
-        return address in self._kept
 
     def add(self, address: str, publication: Publication) -> bool:
         """It came, or was published here. False: it is not kept, for the record is full."""

@@ -88,11 +88,6 @@ class Order:
         """The last number of each sender in `room`. Senders that were forgotten are not in it."""
         return dict(self._last.get(room, ()))
 
-    def last(self, room: str, origin: bytes) -> int:
-        """The last number of `origin` in `room`; 0: it is not known."""
-        origins = self._last.get(room)
-        return 0 if origins is None else origins.get(origin, 0)
-
     def forget(self, room: str) -> None:
         """Forget a room without members."""
         self._count -= len(self._last.pop(room, ()))

@@ -26,7 +26,6 @@ class CarriedRequest:
     path: str
     query_string: str = field(repr=False)
     headers: list[tuple[str, str]] = field(repr=False)
-    path_params: dict[str, str]
     subprotocol: str | None
 
 
@@ -94,14 +93,12 @@ class Carried:
                 raise NotCarried(f"a connection of version {version}, this worker knows {VERSION}")
             id, offer, open_seconds, request, session, user, state, values, *rest = parts
             addresses, groups, inbox, websocket = rest
-            path, query_string, headers, path_params, subprotocol = request
+            path, query_string, headers, subprotocol = request
             carried = cls(
                 id,
                 Offer(*offer),
                 open_seconds,
-                CarriedRequest(
-                    path, query_string, [(name, value) for name, value in headers], path_params, subprotocol
-                ),
+                CarriedRequest(path, query_string, [(name, value) for name, value in headers], subprotocol),
                 CarriedSession(*session),
                 user,
                 {name: unpacked(data) for name, data in state.items()},

@@ -264,13 +264,7 @@ class Connection:
             self.id,
             self._ending.offer,
             self._ending.open_seconds,
-            CarriedRequest(
-                request.path,
-                request.query_string,
-                list(request.headers.raw_items()),
-                request.path_params,
-                request.subprotocol,
-            ),
+            CarriedRequest(request.path, request.query_string, list(request.headers.raw_items()), request.subprotocol),
             CarriedSession(
                 self.session.id,
                 None if self._holder is None else self._holder.ends_at,
