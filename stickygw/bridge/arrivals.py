@@ -190,8 +190,13 @@ class Arrivals:
             self._close(member, order)
 
     def arrived(self) -> None:
-        """All of a batch are here: what they had and is on its way comes before the answer to a ping."""
-        self._forget_at_pong(self._withheld.added)
+        """All of a batch are here: what they had and is on its way comes before the answer to a ping.
+
+        Not if the other side gives to several workers. Then it has copies of theirs, which the store may not have yet:
+        it has when the move ends, for each of them answers the last word when the store has answered it.
+        """
+        if self._is_same_slot or self._is_over:
+            self._forget_at_pong(self._withheld.added)
 
     def _forget_at_pong(self, added: int) -> None:
         def ponged(is_answered: bool) -> None:

@@ -9,7 +9,8 @@
 `Carried`      →      a connection, with its socket beside it, and its state in a memory file if it is long
 `Adopted`      ←      this connection is the new worker's: nothing of it was touched before this is sent
 `Refused`      ←      this one cannot be taken; why
-`Finished`     both   no more connections come; and that all that was sent before it has been read
+`Finished`     →      no more connections come
+`Finished`     ←      all that was sent before that has been read; the store has answered all that was published here
 `Keys`         →      affinity keys whose application state will come; more of them may follow
 `KeyState`     →      the application state of one, in a memory file if it is long; its connections come later
 `KeyStays`     →      that of this one does not come
@@ -64,7 +65,7 @@ class Rooms:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """The One more of them, by `number`. An address that is named again was not recorded for a while."""
+    """`number` counts them, from 1. An address that is named again was not recorded for a while."""
 
     number: int
     addresses: list[str]
@@ -72,7 +73,7 @@ class Listening:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """`data`: an envelope on `channel`. A longer one than fits does not come."""
+    """`data`: an envelope on `channel`; b"": it is in the memory file beside, being longer than a datagram takes."""
 
     channel: bytes
     data: bytes = field(repr=False)

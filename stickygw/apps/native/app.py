@@ -123,8 +123,8 @@ class App(InGateway):
     def on_move_out(self, function: F) -> F:
         """``on_move_out(conn)`` runs before a connection goes to its slot's next worker, when no handler of it does.
 
-        What it returns goes to ``on_move_in``: a value such as `Connection.state` can have. If it raises, the
-        connection does not move, and is closed with 1012.
+        What it returns goes to ``on_move_in``: a value such as `Connection.state` can have. If it raises, or takes
+        longer than `move_grace`, the connection does not move, and is closed with 1012.
         """
         self.handlers.move_out.append(function)
         return function

@@ -91,6 +91,11 @@ class Coming:
         self._rooms.sent()
         self._link.send(Settled(self._runtime.bridge.origin))
 
+    async def _finish(self) -> None:
+        """The other side, which closes the link then, has read what was published here before, and the store has it."""
+        await self._runtime.bridge.wait_sent()
+        self._link.send(Finished())
+
     # What comes
 
     def _received(self, message: MoveMessage, fds: list[int]) -> None:
@@ -121,7 +126,7 @@ class Coming:
             case Finished():
                 self._keys.end()
                 self._rooms.arrived()
-                self._link.send(Finished())  # behind all that was published here; the other side closes the link
+                self._runtime.spawn(self._finish())
             case _:
                 log.error("move: a %s where none belongs", type(message).__name__)
         for fd in fds:

@@ -63,10 +63,11 @@ class Outcome:
 class Leaving:
     """One move, at the old worker. `on_moved` is called for each connection that the other one has adopted.
 
-    Those move that `belongs` is true of. `is_same_slot`: the other worker has this one's slot. `wait_for_others` is
-    awaited when all have gone, before the link ends: what is published here goes over it until then. `key_belongs` says
-    of an affinity key whether its state is to go there. `grace_seconds`: how long a connection whose handler is at work
-    is waited for; `within_seconds`: how long the whole move may take, but for the last answers.
+    Those move that `belongs` is true of. `is_same_slot`: the other worker has this one's slot. `wait_all_gone` is
+    awaited when all have gone, before the last word: what is published here goes over the link until then;
+    `wait_all_finished` when the other worker has said the last word too, before the link ends. `key_belongs` says of an
+    affinity key whether its state is to go there. `grace_seconds`: how long a connection whose handler is at work is
+    waited for; `within_seconds`: how long the whole move may take, but for the last answers.
     """
 
     def __init__(
@@ -80,7 +81,8 @@ class Leaving:
         belongs: Callable[[Connection], bool],
         key_belongs: Callable[[bytes], bool],
         is_same_slot: bool,
-        wait_for_others: Callable[[], Awaitable[None]],
+        wait_all_gone: Callable[[], Awaitable[None]],
+        wait_all_finished: Callable[[], Awaitable[None]],
     ) -> None:
         self._runtime = runtime
         self._loop = runtime.loop
@@ -88,7 +90,8 @@ class Leaving:
         self._ends_at = self._loop.time() + within_seconds
         self._on_moved = on_moved
         self._belongs = belongs
-        self._wait_for_others = wait_for_others
+        self._wait_all_gone = wait_all_gone
+        self._wait_all_finished = wait_all_finished
         self._changed = asyncio.Event()
         self.outcome = Outcome()
         """So far; who is here is not counted."""
@@ -101,7 +104,13 @@ class Leaving:
         """Those that stay here: they were waited for in vain, or nobody can say what they are."""
         self._sent: dict[HandOverId, Connection] = {}
         """Frozen and sent, and not answered for."""
-        self._outs = MoveOuts(runtime, max_count=AT_A_TIME, on_failed=self._let_stay, on_changed=self._changed.set)
+        self._outs = MoveOuts(
+            runtime,
+            max_count=AT_A_TIME,
+            grace_seconds=grace_seconds,
+            on_failed=self._let_stay,
+            on_changed=self._changed.set,
+        )
         """Of these, those that go next."""
         self._is_finished = False  # the other side has read all, and said so
         self._answered_at = 0.0  # or when the first was sent after the last answer
@@ -136,8 +145,10 @@ class Leaving:
             await self._keys.wait_returned()
             await self._wait_answers()
             if not self._sent:  # who has no answer is not kept frozen
-                await self._wait_for_others()
+                await self._wait_all_gone()
             await self._finish()
+            if not self._sent:
+                await self._wait_all_finished()
         finally:
             settling.cancel()
             self._end()
@@ -267,7 +278,8 @@ class Leaving:
         assert isinstance(member, Connection)
         carried = member.frozen(addresses, groups, self._outs.values_of(member))
         if carried is None:
-            return False  # in the middle of what can't be described: a little later
+            self._let_stay(member)  # it has just ended, or is in a message that its client may never end
+            return False
         try:
             send_state(self._link, partial(Carried, carried.offer.id), carried.to_bytes(), (member.fileno(),))
         except (NotCarried, MoveError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection
 from typing import Any
@@ -15,8 +16,8 @@ log = logging.getLogger("stickygw.move")
 class MoveOuts:
     """Connections that rest and are not told to go on again: they go, or stay for good. So ``on_move_out`` runs once.
 
-    At most `max_count`: those that can be frozen in one step. `on_failed` is called with one whose hook has raised,
-    `on_changed` when one more may be ready.
+    At most `max_count`: those that can be frozen in one step. `grace_seconds`: how long the hooks of one may take.
+    `on_failed` is called with one whose hook has raised or takes longer, `on_changed` when one more may be ready.
     """
 
     def __init__(
@@ -24,12 +25,14 @@ class MoveOuts:
         runtime: Runtime,
         *,
         max_count: int,
+        grace_seconds: float,
         on_failed: Callable[[Connection], None],
         on_changed: Callable[[], None],
     ) -> None:
         self._runtime = runtime
         self._hooks = runtime.app.handlers.move_out
         self._max_count = max_count
+        self._grace_seconds = grace_seconds
         self._on_failed = on_failed
         self._on_changed = on_changed
         self._values: dict[Connection, tuple[Any, ...] | None] = {}  # None: the hooks run
@@ -63,9 +66,10 @@ class MoveOuts:
 
     async def _ask(self, connection: Connection) -> None:
         try:
-            values = [await settled(function(connection)) for function in self._hooks]
+            async with asyncio.timeout(self._grace_seconds):
+                values = [await settled(function(connection)) for function in self._hooks]
         except Exception:
-            log.exception("on_move_out raised; the connection does not move")
+            log.exception("on_move_out raised, or took longer than move_grace; the connection does not move")
             if connection in self._values:
                 self._on_failed(connection)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from stickygw.apps.native.connection import Connection
@@ -26,7 +26,8 @@ class MovingOut:
 
     With one to this worker's own slot everything goes there; otherwise each connection to its `home_of` these slots. No
     link ends before all connections have gone that can: until then the other workers hear over it what is published
-    here. `on_moved`, `grace_seconds` and `within_seconds` are those of `Leaving`.
+    here; nor before each of those workers has said that the store has what it published: until then they withhold that
+    from who had it here. `on_moved`, `grace_seconds` and `within_seconds` are those of `Leaving`.
     """
 
     def __init__(
@@ -41,9 +42,7 @@ class MovingOut:
         self._runtime = runtime
         self._slots = tuple(links)
         self._homes: dict[Connection, Slot] = {}
-        self._busy = set(links)
-        """Slots that still have somebody to come."""
-        self._all_gone = asyncio.Event()
+        self._all_gone, self._all_finished = _Meeting(links), _Meeting(links)
         own = runtime.identity.slot
         self._leavings = {
             slot: Leaving(
@@ -55,7 +54,8 @@ class MovingOut:
                 belongs=partial(self._belongs, slot),
                 key_belongs=partial(self._key_belongs, slot),
                 is_same_slot=slot == own,
-                wait_for_others=partial(self._wait_for_others, slot),
+                wait_all_gone=partial(self._all_gone.wait, slot),
+                wait_all_finished=partial(self._all_finished.wait, slot),
             )
             for slot, link in links.items()
         }
@@ -92,7 +92,8 @@ class MovingOut:
         except Exception:
             log.exception("the move to slot %d failed; what has not gone is closed here", slot)
         finally:
-            self._has_gone(slot)
+            self._all_gone.come(slot)
+            self._all_finished.come(slot)
 
     async def _choose_homes(self) -> None:
         for number, connection in enumerate(tuple(self._runtime.connections), start=1):
@@ -114,12 +115,21 @@ class MovingOut:
             home = self._homes[connection] = home_of(offer.key, connection.session.id, self._slots)
         return home
 
-    async def _wait_for_others(self, slot: Slot) -> None:
-        """Until all that can move have gone, to all slots: each `Leaving` has its own end."""
-        self._has_gone(slot)
-        await self._all_gone.wait()
 
-    def _has_gone(self, slot: Slot) -> None:
-        self._busy.discard(slot)
-        if not self._busy:
-            self._all_gone.set()
+class _Meeting:
+    """Where nobody goes on before all have come."""
+
+    def __init__(self, slots: Iterable[Slot]) -> None:
+        self._missing = set(slots)
+        self._are_all_here = asyncio.Event()
+
+    async def wait(self, slot: Slot) -> None:
+        """Come, and wait for the others. Each `Leaving` has its own end, and has come then: that is the bound."""
+        self.come(slot)
+        await self._are_all_here.wait()
+
+    def come(self, slot: Slot) -> None:
+        """It is not waited for. Idempotent."""
+        self._missing.discard(slot)
+        if not self._missing:
+            self._are_all_here.set()

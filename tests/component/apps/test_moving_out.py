@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.waiting import wait_until
+from support.waiting import loop_turns, wait_until
 
 from stickygw.apps.native import moving_out
 from stickygw.apps.native.leaving import Outcome
@@ -28,19 +28,26 @@ class FakeLeaving:
         link: socket.socket,
         *,
         is_same_slot: bool,
-        wait_for_others: Callable[[], Awaitable[None]],
+        wait_all_gone: Callable[[], Awaitable[None]],
+        wait_all_finished: Callable[[], Awaitable[None]],
         **_: Any,
     ) -> None:
         self.is_same_slot = is_same_slot
         self.outcome = Outcome()
-        self._wait_for_others = wait_for_others
+        self._wait_all_gone = wait_all_gone
+        self._wait_all_finished = wait_all_finished
         self.work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.last_word: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.has_said_all = False
         self.is_over = False
         self.all[link] = self
 
     async def run(self) -> Outcome:
         self.outcome.moved = await self.work
-        await self._wait_for_others()
+        await self._wait_all_gone()
+        self.has_said_all = True
+        await self.last_word
+        await self._wait_all_finished()
         self.is_over = True
         return self.outcome
 
@@ -74,7 +81,7 @@ def begin(links: dict[Slot, Any]) -> tuple[MovingOut, list[FakeLeaving]]:
     return moving, [FakeLeaving.all[link] for link in links.values()]
 
 
-async def test_no_link_ends_before_all_have_gone_and_only_websockets_are_left(links: dict[Slot, Any]) -> None:
+async def test_no_link_ends_before_all_have_gone_and_have_been_told(links: dict[Slot, Any]) -> None:
     moving, leavings = begin(links)
     running = asyncio.ensure_future(moving.run())
     first, second, third = leavings
@@ -82,9 +89,15 @@ async def test_no_link_ends_before_all_have_gone_and_only_websockets_are_left(li
     first.work.set_result(5)
     second.work.set_result(7)
     await wait_until(lambda: first.outcome.moved == 5)
-    assert not first.is_over
+    assert not first.has_said_all
     third.work.set_result(1)
-    assert await running == Outcome(moved=13, refused=0, left=1)
+    await wait_until(lambda: all(leaving.has_said_all for leaving in leavings))
+    first.last_word.set_result(None)
+    third.last_word.set_result(None)
+    await loop_turns()
+    assert not first.is_over
+    second.last_word.set_result(None)
+    assert await running == Outcome(moved=13, refused=0, left=1), "of those left, WebSockets only"
     assert all(leaving.is_over for leaving in leavings)
 
 
@@ -93,6 +106,8 @@ async def test_one_that_fails_keeps_the_others_from_nothing_and_is_in_the_log(
 ) -> None:
     moving, (first, second, third) = begin(links)
     running = asyncio.ensure_future(moving.run())
+    for leaving in (first, third):
+        leaving.last_word.set_result(None)
     first.work.set_result(5)
     second.work.set_exception(RuntimeError("what nobody thought of"))
     third.work.set_result(1)

@@ -11,7 +11,7 @@ from itertools import count
 import pytest
 from support.joined_workers import Joined, joined
 from support.link_ends import new_stands_still, occupied, old_stands_still
-from support.waiting import wait_until
+from support.waiting import loop_turns, wait_until
 
 from stickygw import App, Connection
 from stickygw.testing.app_client import TestConnection
@@ -100,6 +100,29 @@ async def test_a_handler_that_outlives_its_grace_still_keeps_only_its_own_connec
         assert await busy.receive() == "x"
         await other.send("y")
         assert await other.receive() == "y"
+
+
+async def test_the_new_worker_says_its_last_word_when_the_store_has_what_it_published(
+    may_handle: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_answered = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        workers = await stack.enter_async_context(joined(hall(may_handle), hall(may_handle)))
+        _, busy = await begun(stack, workers)
+        asked = asyncio.Event()
+
+        async def wait_sent() -> None:
+            asked.set()
+            await is_answered.wait()
+
+        monkeypatch.setattr(workers.new.runtime.bridge, "wait_sent", wait_sent)
+        may_handle.set()
+        assert await busy.wait_closed() == 4000
+        await wait_until(asked.is_set)
+        await loop_turns()
+        assert not workers.is_over
+        is_answered.set()
+        assert (await workers.outcome()).moved == 1
 
 
 # --- the last copies --------------------------------------------------------------------------------------------------
