@@ -11,6 +11,7 @@ from stickygw.primary import orphans
 from stickygw.supervision import backoff, operations, roster
 from stickygw.supervision.lifecycle import TRANSITIONS, Order, Sign, State
 from stickygw.supervision.spread import CLIENTS_PER_SECOND
+from stickygw.worker import main as worker
 
 INTRODUCTION = """\
 # Supervision
@@ -134,6 +135,16 @@ def waits() -> str:
             "a worker without a primary",
             _setting("worker_orphan_timeout"),
             "it closes its connections (1001), and ends",
+        ),
+        (
+            "such a one, if its application does not end, or blocks its event loop",
+            f"{worker.ORPHAN_STOP_SECONDS + worker.GIVING_UP_SECONDS:g} s more",
+            "it ends all the same (exit status `FORCED_STOP`)",
+        ),
+        (
+            "a worker that is told to stop, and does not, without a primary",
+            f"{worker.GIVING_UP_SECONDS:g} s beyond its time, `stop_timeout` after SIGTERM",
+            "likewise",
         ),
         (
             "a primary that starts, for workers of a killed one",

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import logging
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -21,6 +22,10 @@ MAX_MESSAGES_PER_WAKE = 64
 
 MAX_DESCRIPTORS = 2
 """Beside one datagram."""
+
+AGAIN_SECONDS = 0.02
+"""After so long it is tried again to send what the kernel refused though there is room. It does not tell when it would
+take it, and says all the while that the socket is writable."""
 
 _FD_BYTES = array.array("i").itemsize
 _ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * _FD_BYTES)
@@ -55,6 +60,8 @@ class Datagrams:
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._on_writable: list[Callable[[], None]] = []
+        self._is_refused = False  # the last datagram, and not for want of room
+        self._again: asyncio.TimerHandle | None = None
         self._is_behind = False
         self._is_cut_off = False  # nothing can be sent any more; uvloop may have given up watching
         self._closing = threading.Lock()
@@ -69,13 +76,16 @@ class Datagrams:
         try:
             self._sock.sendmsg([data], ancillary)
         except BlockingIOError:
+            self._is_refused = False
             return False
         except OSError as error:
             # ETOOMANYREFS: too many descriptors in flight for this user; it passes like a full link.
             # EPIPE, ECONNRESET: the reader will learn of it and call on_closed.
             self._is_cut_off = error.errno in (errno.EPIPE, errno.ECONNRESET)
+            self._is_refused = True
             log.debug("link: send failed: %s", error)
             return False
+        self._is_refused = False
         return True
 
     def send_from_thread(self, data: bytes) -> bool:
@@ -87,6 +97,16 @@ class Datagrams:
         with self._closing:
             return self.send(data)
 
+    def is_peer_gone(self) -> bool:
+        """Whether nobody is at the other end any more, or this one is closed. For any thread: a loop that stands still
+        does not hear of it."""
+        with self._closing:
+            if self.is_closed:
+                return True
+            poll = select.poll()
+            poll.register(self._sock.fileno(), 0)
+            return any(event & select.POLLHUP for _, event in poll.poll(0))
+
     def wait_writable(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, when a datagram can be sent again; never after `close()`.
 
@@ -94,7 +114,9 @@ class Datagrams:
         """
         if self.is_closed or self._is_cut_off:
             return
-        if not self._on_writable:
+        if not self._on_writable and self._is_refused:
+            self._again = self._loop.call_later(AGAIN_SECONDS, self._writable)
+        elif not self._on_writable:
             self._loop.add_writer(self._sock.fileno(), self._writable)
         self._on_writable.append(callback)
 
@@ -104,6 +126,8 @@ class Datagrams:
             return
         self.is_closed = True
         self._on_writable.clear()
+        if self._again is not None:
+            self._again.cancel()
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         with self._closing:

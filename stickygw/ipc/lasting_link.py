@@ -40,6 +40,10 @@ class LastingLink:
         """See `Link.send_from_thread`."""
         return self._link.send_from_thread(message)
 
+    def is_peer_gone(self) -> bool:
+        """Whether there is no primary, for any thread; see `Datagrams.is_peer_gone`."""
+        return self._link.is_peer_gone()
+
     def wait_writable(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, when a message can be sent, be it to the next primary."""
         self._waiting.append(callback)

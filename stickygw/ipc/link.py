@@ -52,6 +52,10 @@ class Link:
         """`send` for another thread than the loop's; `encode` shares nothing. See `Datagrams.send_from_thread`."""
         return self._datagrams.send_from_thread(encode(message))
 
+    def is_peer_gone(self) -> bool:
+        """See `Datagrams.is_peer_gone`."""
+        return self._datagrams.is_peer_gone()
+
     def wait_writable(self, callback: Callable[[], None]) -> None:
         """See `Datagrams.wait_writable`."""
         self._datagrams.wait_writable(callback)

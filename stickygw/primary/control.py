@@ -31,7 +31,7 @@ MAX_SESSIONS_ASKED = 500
 class Control:
     """Carries out requests. `stop()` stops the gateway and is done with its exit code, when all has ended;
     `upgrade(on_progress)` is done when nothing stands in the way of it any more; `caught_up()` is done when adopted
-    workers are replaced, and None where there is nothing to replace."""
+    workers are replaced, or an upgrade came to nothing, and None where there is nothing to replace."""
 
     def __init__(
         self,

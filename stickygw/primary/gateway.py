@@ -93,7 +93,8 @@ class Gateway:
             hand_overs=self.hand_overs,
         )
         self.caught_up: asyncio.Future[to.Finished] | None = None
-        """Adopted workers are being replaced, since they run something else; done when they are."""
+        """Adopted workers are being replaced, since they run something else; done when they are. Also what became of
+        an upgrade that came to nothing."""
         control = Control(
             supervisor=self.supervisor,
             steering=self.steering,
@@ -166,7 +167,7 @@ class Gateway:
         return {self.supervisor.pid_of(owner.id) for owner in owners}
 
     def become_anew(self, environment: Mapping[str, str]) -> NoReturn:
-        """Execute the newest code, once `upgrade` is prepared. Raises OSError, and goes on."""
+        """Execute the newest code, once `upgrade` is prepared. Raises OSError; then `give_up_upgrade` is to follow."""
         self._write_roll(is_upgrade=True)
         self._orphans.door.close()  # or workers would come back to the old code, in its last moment
         try:
@@ -174,8 +175,14 @@ class Gateway:
         except OSError:
             self._orphans.door.open()
             self._write_roll()
-            self.upgrade.cancel()
             raise
+
+    def give_up_upgrade(self, why: str) -> None:
+        """After it was prepared: go on with this code. Who asked for the upgrade, and asks what became of it, is told
+        `why`."""
+        self.upgrade.cancel()
+        self.caught_up = asyncio.get_running_loop().create_future()
+        self.caught_up.set_result(to.Finished(0, why, is_well=False))
 
     def close(self) -> None:
         """Close what is open and kill what runs, the last first. Idempotent."""

@@ -60,7 +60,7 @@ class Ground:
 
     async def end_orphans(self, seconds: float) -> None:
         """The start is given up for good: end the workers that it was to adopt, SIGTERM and SIGKILL after `seconds`.
-        Cancelled, it kills them."""
+        Cancelled, it kills them. Raises `RuntimeDirError`: one lives on all the same."""
         if self._orphans is not None:
             await self._orphans.end(seconds)
             for listener in self.listeners:
@@ -76,7 +76,7 @@ class Ground:
         self._set(runtime_dir=runtime.path)
         self._orphans = Orphans(runtime.path)
         self._at_end.callback(self._orphans.close)
-        if not (self.settings.adopt or self._orphans.is_upgrade):  # without it, too, an upgrade ends nobody
+        if not (self.settings.adopt or self._orphans.is_own):  # without it, too, an upgrade ends nobody
             await self._orphans.end(self.settings.stop_timeout)
         await self._orphans.wait()
 

@@ -137,15 +137,18 @@ class Primary:
             for _ in range(SIGNAL_TURNS):  # what came before is heard
                 await asyncio.sleep(0)
             if self._is_to_stop():
-                log.warning("no upgrade: the gateway is to stop")
-                gateway.upgrade.cancel()
+                why = "no upgrade: the gateway is to stop"
+                log.warning("%s", why)
+                gateway.give_up_upgrade(why)
                 await gateway.control.start()
                 return
             self._notifier.reloading()
             log.info("upgrading: %d connections stay with their workers", gateway.hand_overs.connections)
             gateway.become_anew({**os.environ, **self._notifier.environment})
         except OSError as error:
-            log.critical("the upgrade failed, and this code goes on: %s", error)
+            why = f"the upgrade failed, and this code goes on: {error}"
+            log.critical("%s", why)
+            gateway.give_up_upgrade(why)
             await gateway.control.start()
             self._notifier.ready()
         finally:
@@ -265,13 +268,17 @@ class Primary:
         await asyncio.gather(gone, return_exceptions=True)
 
     async def _end_orphans(self) -> None:
-        """The stop has come before the end of the start: nobody else will end the workers of the primary before."""
+        """The stop has come before the end of the start: nobody else will end the workers of the primary before. Raises
+        `RuntimeDirError`: one lives on all the same."""
         stop_timeout = self._ground.settings.stop_timeout
         is_ctrl_c = self._signals.asked.result() is signal.SIGINT
         ending = asyncio.ensure_future(
             self._ground.end_orphans(min(CTRL_C_SECONDS, stop_timeout) if is_ctrl_c else stop_timeout)
         )
         await _first_of(ending, self._signals.insisted)
+        if ending.done():
+            ending.result()
+            return
         ending.cancel()
         await asyncio.gather(ending, return_exceptions=True)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stickygw.config.places import ROLL, WORKERS_SOCKET
-from stickygw.errors import BindError
+from stickygw.errors import BindError, RuntimeDirError
 from stickygw.observability.words import counted
 from stickygw.primary.adoption import AdoptionDoor, FoundWorker
 from stickygw.primary.listener import Listener, adopted, bind, is_at
@@ -25,6 +25,7 @@ KNOCK_SECONDS = 3.0
 longer. It may come later."""
 LOOK_SECONDS = 0.1
 KILL_SECONDS = 5.0
+"""The kernel has so long to end one that was killed; that it is not reaped yet makes no difference."""
 
 
 class Orphans:
@@ -37,7 +38,9 @@ class Orphans:
         self.drained: tuple[Slot, ...] = left.drained if left.pids else ()
         """The slots that an operator had drained."""
         self.is_upgrade = left.is_upgrade
-        """Whether they are those of this very process, before it was upgraded, and are still to run the new code."""
+        """Whether their primary was upgraded, and they are still to run the new code."""
+        self.is_own = left.is_own
+        """Whether that primary is this very process; else it has died in its upgrade."""
         self.found: list[FoundWorker] = []
         """Those that have come."""
         self.stragglers = Stragglers(lambda pid: pid in self.roll.read().pids)
@@ -53,7 +56,7 @@ class Orphans:
         self.door.open()
         if not self._pids:
             return
-        whose = "serve on" if self.is_upgrade else "of a killed primary still serve"
+        whose = "serve on" if self.is_own else "of a killed primary still serve"
         log.info("%s %s: adopting them", counted(len(self._pids), "worker"), whose)
         try:
             async with asyncio.timeout(KNOCK_SECONDS):
@@ -65,11 +68,19 @@ class Orphans:
                 self.stragglers.add(pid)
 
     async def end(self, seconds: float) -> None:
-        """End them: SIGTERM, and SIGKILL after `seconds`. Cancelled, it kills those that are left."""
+        """End them: SIGTERM, and SIGKILL after `seconds`. Cancelled, it kills those that are left. Raises
+        `RuntimeDirError`: one lives on all the same."""
         self._pids = tuple(set(self._pids) & set(self.roll.read().pids))
         if self._pids:
             log.info("ending %s of a killed primary", counted(len(self._pids), "worker"))
-            await asyncio.gather(*(_end(pid, seconds) for pid in self._pids))
+            has_ended = await asyncio.gather(*(_end(pid, seconds) for pid in self._pids))
+            left = [pid for pid, ended in zip(self._pids, has_ended, strict=True) if not ended]
+            if left:
+                pids = ", ".join(f"pid {pid}" for pid in left)
+                raise RuntimeDirError(
+                    f"workers of a killed primary have not ended {KILL_SECONDS:g} s after SIGKILL: {pids}; the kernel "
+                    "holds them, in a file system that does not answer perhaps: start again when they are gone"
+                )
             self._pids = self.drained = ()
 
     def listeners(self, addresses: Sequence[str]) -> list[Listener]:
@@ -132,12 +143,13 @@ class Orphans:
             return
 
 
-async def _end(pid: int, seconds: float) -> None:
+async def _end(pid: int, seconds: float) -> bool:
+    """Whether it has ended."""
     gone = asyncio.Event()
     try:
         process = WatchedProcess(pid, child=None, on_exit=lambda _status: gone.set())
     except OSError:  # it is gone
-        return
+        return True
     process.signal(signal.SIGTERM)
     try:
         async with asyncio.timeout(seconds):
@@ -149,5 +161,10 @@ async def _end(pid: int, seconds: float) -> None:
     except TimeoutError:
         log.warning("worker pid %d did not end in %g s: killed", pid, seconds)
         process.kill_session()
-        async with asyncio.timeout(KILL_SECONDS):
-            await gone.wait()
+        try:
+            async with asyncio.timeout(KILL_SECONDS):
+                await gone.wait()
+        except TimeoutError:
+            process.leave()
+            return False
+    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ log = logging.getLogger("stickygw.adoption")
 
 @dataclass(frozen=True, slots=True)
 class Roll:
-    """`pids` of the workers; `drained`: the slots that an operator has drained; `is_upgrade`: the primary was upgraded,
-    and now it is the workers' turn."""
+    """`pids` of the workers; `drained`: the slots that an operator has drained; `is_upgrade`: the primary was to be
+    upgraded, and then it is the workers' turn; `is_own`: that primary is this very process, executed anew."""
 
     pids: tuple[int, ...] = ()
     drained: tuple[Slot, ...] = ()
     is_upgrade: bool = False
+    is_own: bool = False
 
 
 class RollFile:
@@ -31,9 +33,11 @@ class RollFile:
         self._written = ""
 
     def write(self, pids: Iterable[int], drained: Iterable[Slot], *, is_upgrade: bool = False) -> None:
-        """Replace it. A file that cannot be written is logged: without it the next primary finds nobody to adopt."""
-        workers = [[pid, _started(pid)] for pid in sorted(pids)]
-        text = json.dumps({"workers": workers, "drained": sorted(drained), "upgrade": is_upgrade})
+        """Replace it. With `is_upgrade` this process, which exec leaves its number and its start, is about to be
+        upgraded. A file that cannot be written is logged: without it the next primary finds nobody to adopt."""
+        workers = [_named(pid) for pid in sorted(pids)]
+        upgraded = _named(os.getpid()) if is_upgrade else None
+        text = json.dumps({"workers": workers, "drained": sorted(drained), "upgrade": upgraded})
         if text == self._written:
             return
         unfinished = self._path.with_name(self._path.name + ".new")
@@ -50,7 +54,9 @@ class RollFile:
         try:
             found = json.loads(self._path.read_text("ascii"))
             pids = [int(pid) for pid, started in found["workers"] if started and _started(pid) == started]
-            return Roll(tuple(pids), tuple(Slot(int(slot)) for slot in found["drained"]), bool(found["upgrade"]))
+            drained = tuple(Slot(int(slot)) for slot in found["drained"])
+            upgraded = found["upgrade"]
+            return Roll(tuple(pids), drained, is_upgrade=bool(upgraded), is_own=upgraded == _named(os.getpid()))
         except FileNotFoundError:
             return Roll()
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -63,6 +69,10 @@ class RollFile:
             self._path.unlink(missing_ok=True)
         except OSError as error:
             log.warning("%s cannot be removed: %s", self._path, error.strerror)
+
+
+def _named(pid: int) -> list[int]:
+    return [pid, _started(pid)]
 
 
 def _started(pid: int) -> int:

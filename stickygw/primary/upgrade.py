@@ -75,7 +75,7 @@ class Upgrade:
         self._supervisor.hold(UNDER_WAY)
         try:
             on_progress("checking the new code and the settings")
-            found = await _check(_command(self._arguments, "--dry-run", "--show-places"))
+            found = await _check(_command(_asking(self._arguments)))
             refuse_if_moved(self._configured, found)
             self._refuse_if_impossible()
             self._acceptor.pause()
@@ -132,9 +132,15 @@ def receive_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def _command(arguments: Sequence[str], *more: str) -> list[str]:
+def _asking(arguments: Sequence[str]) -> list[str]:
+    """The same for a ``run`` that only says whether and where it would start."""
+    at = arguments.index("run") + 1  # right behind it: what stands behind a -- is no flag
+    return [*arguments[:at], "--dry-run", "--show-places", *arguments[at:]]
+
+
+def _command(arguments: Sequence[str]) -> list[str]:
     # -P: the installed command has no current directory on its path either.
-    return [sys.executable, "-P", "-m", "stickygw.cli", *arguments, *more]
+    return [sys.executable, "-P", "-m", "stickygw.cli", *arguments]
 
 
 async def _check(command: Sequence[str]) -> bytes:

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,7 +56,7 @@ from stickygw.wire.link import (
 )
 from stickygw.worker.heart import Heart
 from stickygw.worker.intake import Intake
-from stickygw.worker.leaving import leave_after
+from stickygw.worker.leaving import OrphanWatch, leave_after
 from stickygw.worker.reunion import Reunion, orphan
 from stickygw.worker.stores import Stores
 from stickygw.worker.streams import leave_dead_streams, take_stream
@@ -72,7 +73,11 @@ LEAST_MARGIN_SECONDS = 0.2
 MOST_MARGIN_SECONDS = 1.0
 
 GIVING_UP_SECONDS = 5.0
-"""An application whose start is given up has so long to close what it opened, when no primary is there to end it."""
+"""When no primary is there to end it: an application whose start is given up has so long to close what it opened, and
+any other so long beyond the time in which it was to stop."""
+
+ORPHAN_STOP_SECONDS = CLOSE_SECONDS * 2
+"""The stop of a worker that no primary has adopted may take so long."""
 
 PRIMARYS_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 """They are sent to the primary, but a terminal, or ``systemctl kill``, may send them to all of its processes."""
@@ -108,6 +113,9 @@ class Worker:
         self._resized: int | None = None
         self._orphaned = asyncio.Event()
         """The primary is gone, and the application has not started."""
+        self._orphan_watch: OrphanWatch | None = None
+        self._told_of_move: asyncio.Future[None] | None = None
+        """Done when the primary knows what became of a move, or is gone."""
         self._link = LastingLink(link, on_message=self._received, on_closed=self._link_closed)
         self._reunion = Reunion(self._link, on_message=self._received, on_closed=self._link_closed)
 
@@ -132,6 +140,11 @@ class Worker:
             generation=configure.generation,
             access_log=settings.access_log,
         )
+        self._orphan_watch = OrphanWatch(
+            self._link.is_peer_gone,
+            seconds=settings.worker_orphan_timeout + ORPHAN_STOP_SECONDS + GIVING_UP_SECONDS,
+        )
+        self._orphan_watch.start()
         self._loop.add_signal_handler(signal.SIGTERM, self._ask_to_end, self._stop, Stop(settings.stop_timeout, 0.0))
         for number in PRIMARYS_SIGNALS:
             self._loop.add_signal_handler(number, lambda: None)
@@ -241,6 +254,9 @@ class Worker:
                     os.close(fd)
 
     def _link_closed(self) -> None:
+        if self._orphan_watch is not None:
+            self._orphan_watch.count_anew()
+        self._is_told_of_move()
         if self._runtime is not None:
             self._runtime.tells.disconnect()
             self._runtime.registrar.disconnect()
@@ -248,6 +264,7 @@ class Worker:
             self._orphaned.set()
         elif self._runtime is not None and not self._stop.done():
             self._reunion.begin(self._runtime, self._intake, self._who, on_given_up=self._give_up)
+        self._leave_if_alone()
         leave_dead_streams()
 
     def _who(self) -> Orphan:
@@ -256,7 +273,7 @@ class Worker:
         return orphan(self._configured.result(), slots=slots, is_draining=self._drain.done())
 
     def _give_up(self) -> None:
-        self._ask_to_end(self._stop, Stop(CLOSE_SECONDS * 2, 0.0))
+        self._ask_to_end(self._stop, Stop(ORPHAN_STOP_SECONDS, 0.0))
 
     def _take_over(self, runtime: Runtime, intake: Intake, link: socket.socket, slot: Slot) -> None:
         self._coming.add(
@@ -287,8 +304,20 @@ class Worker:
             log.error("the move failed; the connections that are left are closed", exc_info=error)
         outcome = moving.outcome
         log.debug("moved %d connections, %d were refused, %d left", outcome.moved, outcome.refused, outcome.left)
-        self._link.send(Moved(outcome.moved, outcome.refused, outcome.left))
+        self._told_of_move = self._loop.create_future()
+        self._say_moved(Moved(outcome.moved, outcome.refused, outcome.left))
         return outcome
+
+    def _say_moved(self, moved: Moved) -> None:
+        # At once, or when the link has room, be it that to the next primary.
+        if self._link.send(moved):
+            self._is_told_of_move()
+        else:
+            self._link.wait_writable(partial(self._say_moved, moved))
+
+    def _is_told_of_move(self) -> None:
+        if self._told_of_move is not None and not self._told_of_move.done():
+            self._told_of_move.set_result(None)
 
     def _ask_to_end(self, asked: asyncio.Future[Order], order: Order) -> None:
         if self._intake is not None:
@@ -296,6 +325,12 @@ class Worker:
         self._reunion.let_go()
         if not asked.done():
             asked.set_result(order)
+            self._leave_if_alone()
+
+    def _leave_if_alone(self) -> None:
+        """What a primary does with a worker that is told to stop and does not end."""
+        if self._stop.done() and self._link.is_closed:
+            leave_after(self._stop.result().grace_seconds + GIVING_UP_SECONDS)
 
     def _resize(self, workers: int) -> None:
         self._resized = workers
@@ -323,6 +358,8 @@ class Worker:
                 await _first_of(ending, timeout=deadline - self._loop.time())
             if ending.done():
                 ending.result()
+                if self._told_of_move is not None and not self._link.is_closed:
+                    await _first_of(self._told_of_move, timeout=max(0.0, deadline - self._loop.time()))
                 return ExitCode.OK
             log.error("cut at the %s: %d connections, %s", what, len(runtime.connections), runtime.running())
             return ExitCode.FORCED_STOP

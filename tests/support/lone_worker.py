@@ -56,6 +56,11 @@ class LoneWorker:
         return self._process.pid
 
     @property
+    def has_ended(self) -> bool:
+        """Whether its process is gone."""
+        return self._process.poll() is not None
+
+    @property
     def log(self) -> str:
         """What it has printed and logged so far."""
         return self._log.read_text()

@@ -235,3 +235,17 @@ async def test_a_thread_may_send_beside_the_loop_until_it_is_closed(heard: Heard
     one.close()
     assert not one.send_from_thread(b"late")
     other.close()
+
+
+async def test_that_the_peer_is_gone_can_be_seen_though_the_loop_has_not_heard_of_it() -> None:
+    ours, theirs = datagram_pair()
+    one = listening(ours, Heard())
+    assert not one.is_peer_gone()
+    one.send(b"unread")
+    theirs.send(b"unread too")
+    assert not one.is_peer_gone()
+    theirs.close()
+    assert one.is_peer_gone()
+    assert not one.is_closed
+    one.close()
+    assert one.is_peer_gone()

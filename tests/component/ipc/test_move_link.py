@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from support.waiting import wait_until
+from support.waiting import loop_turns, wait_until
 
-from stickygw.ipc.datagrams import datagram_pair
+from stickygw.ipc.datagrams import AGAIN_SECONDS, datagram_pair
 from stickygw.ipc.move_link import MAX_UNSENT_BYTES, MoveLink
 from stickygw.types import HandOverId
 from stickygw.wire.move import (
@@ -44,6 +46,19 @@ class Heard:
 
     def closed(self) -> None:
         self.calls.append("closed")
+
+
+class Crowded(socket.socket):
+    """Takes no descriptor while `is_crowded`, though there is room: as when too many are in flight (unix(7))."""
+
+    is_crowded = True
+    refused = 0
+
+    def sendmsg(self, buffers: Any, ancillary: Any = (), *more: Any) -> int:
+        if ancillary and self.is_crowded:
+            self.refused += 1
+            raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+        return super().sendmsg(buffers, ancillary, *more)
 
 
 @pytest.fixture
@@ -281,3 +296,39 @@ async def test_who_closes_when_all_is_sent_has_sent_all(heard: Heard, memory: in
     assert heard.calls == [*(carried(number) for number in range(count)), Finished(), "closed"]
     assert link.is_closed
     assert other.is_closed
+
+
+async def test_while_the_kernel_takes_no_descriptor_the_link_waits_and_does_not_spin(heard: Heard, memory: int) -> None:
+    ours, theirs = datagram_pair()
+    crowded = Crowded(fileno=ours.detach())
+    link, other = listening(crowded, Heard()), listening(theirs, heard)
+    sent = [carried(number, b"state") for number in range(3)]
+    for message in sent:
+        link.send(message, (memory,))
+    await loop_turns(500)
+    assert heard.calls == []
+    assert 1 <= crowded.refused < 100
+    crowded.is_crowded = False
+    await wait_until(lambda: len(heard.calls) == len(sent))
+    assert heard.calls == sent
+    assert heard.inodes == [[os.fstat(memory).st_ino]] * len(sent)
+    link.close()
+    other.close()
+
+
+async def test_who_closes_while_the_kernel_takes_no_descriptor_tries_no_more_and_leaks_nothing(
+    heard: Heard, memory: int
+) -> None:
+    failed: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+    before = open_descriptors()
+    ours, theirs = datagram_pair()
+    crowded = Crowded(fileno=ours.detach())
+    link = listening(crowded, heard)
+    link.send(carried(0, b"state"), (memory,))
+    await wait_until(lambda: crowded.refused > 1)
+    link.close()
+    theirs.close()
+    refused = crowded.refused
+    await asyncio.sleep(2 * AGAIN_SECONDS)  # what waits for less comes before
+    assert (open_descriptors(), heard.calls, crowded.refused, failed) == (before, [], refused, [])

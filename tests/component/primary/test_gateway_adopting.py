@@ -15,14 +15,17 @@ import pytest
 from found_rig import TARGET, coming_worker, left_settings, pids_in_roll, standing_still, write_roll
 from support.waiting import wait_until
 
-from stickygw.config.places import ROLL
-from stickygw.errors import ExitCode
+from stickygw.config.places import CONTROL_SOCKET, ROLL
+from stickygw.errors import CommandError, ExitCode
+from stickygw.ipc.control_client import ControlClient
 from stickygw.primary import orphans as orphans_module
 from stickygw.primary.gateway import Gateway
 from stickygw.primary.listener import bind
 from stickygw.primary.notify import Notifier
 from stickygw.primary.orphans import Orphans
+from stickygw.primary.roll import RollFile
 from stickygw.primary.stragglers import Stragglers
+from stickygw.supervision import events as to
 
 OTHER = {"move_grace": 1.25, "workers": "3"}
 
@@ -250,3 +253,35 @@ async def test_a_gateway_that_ends_leaves_neither_the_roll_nor_one_who_has_not_c
         assert pids_in_roll(short_dir) == set()
         assert at.orphans.stragglers.pids == []
         assert not (short_dir / ROLL).exists()
+
+
+# --- an upgrade -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_caught_up_before", [False, True])
+async def test_who_asks_what_became_of_an_upgrade_that_could_not_be_executed_is_told_why(
+    short_dir: Path, left: Left, monkeypatch: pytest.MonkeyPatch, has_caught_up_before: bool
+):
+    def refuse(*_: Any) -> None:
+        assert RollFile(short_dir / ROLL).read().is_own
+        raise OSError(7, "Argument list too long")
+
+    def ask() -> dict[str, Any]:
+        with ControlClient(short_dir / CONTROL_SOCKET) as client:
+            return client.request("upgraded")
+
+    monkeypatch.setattr(os, "execve", refuse)
+    with coming_worker(left_settings(short_dir)) as pid:
+        at = await left(pid)
+        at.gateway.start()
+        if has_caught_up_before:
+            at.gateway.caught_up = asyncio.get_running_loop().create_future()
+            at.gateway.caught_up.set_result(to.Finished(1, "generation 2 runs in 1 slot", is_well=True))
+        with pytest.raises(OSError, match="Argument list too long"):
+            at.gateway.become_anew({})
+        at.gateway.give_up_upgrade("the upgrade failed, and this code goes on")
+        found = RollFile(short_dir / ROLL).read()
+        assert (found.pids, found.is_upgrade) == ((pid,), False)
+        await at.gateway.control.start()
+        with pytest.raises(CommandError, match="the upgrade failed, and this code goes on"):
+            await asyncio.to_thread(ask)

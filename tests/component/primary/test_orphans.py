@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,12 +17,14 @@ from found_rig import coming_worker, descriptors, left_settings, standing_still,
 from supervised_rig import is_alive
 from support.waiting import loop_turns, wait_until
 
-from stickygw.errors import BindError, OperatorError
+from stickygw.config.places import ROLL
+from stickygw.errors import BindError, OperatorError, RuntimeDirError
 from stickygw.ipc.link import link_pair
 from stickygw.primary import ground, orphans
 from stickygw.primary.adoption import FoundWorker
 from stickygw.primary.ground import Ground
 from stickygw.primary.orphans import Orphans
+from stickygw.primary.processes import WatchedProcess
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +71,49 @@ async def test_without_adoption_those_of_a_killed_primary_are_ended_and_those_of
         await at.prepare()
         at.close()
         assert is_alive(pid) is is_upgrade
+
+
+WRITE_ROLL = """
+import sys
+from pathlib import Path
+from stickygw.primary.roll import RollFile
+RollFile(Path(sys.argv[1])).write([int(sys.argv[2])], (), is_upgrade=True)
+"""
+
+
+def leave_an_upgrade(directory: Path, pid: int) -> None:
+    """As a primary with that worker does which dies in the middle of its upgrade."""
+    subprocess.run([sys.executable, "-c", WRITE_ROLL, str(directory / ROLL), str(pid)], timeout=30, check=True)
+
+
+@pytest.mark.usefixtures("short_wait")
+async def test_without_adoption_those_of_one_that_died_in_its_upgrade_are_ended_and_with_it_they_have_their_turn(
+    short_dir: Path,
+):
+    with standing_still() as pid:
+        leave_an_upgrade(short_dir, pid)
+        left = Orphans(short_dir)
+        assert (left.is_upgrade, left.is_own) == (True, False)
+        at = Ground(left_settings(short_dir, adopt=False))
+        await at.prepare()
+        at.close()
+        assert not is_alive(pid)
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_one_that_lives_on_after_all_is_named_and_no_defect(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch, is_alone: bool
+):
+    monkeypatch.setattr(orphans, "KILL_SECONDS", 0.05)
+    with standing_still(signal.SIGTERM) as held, standing_still() as willing:
+        monkeypatch.setattr(WatchedProcess, "kill_session", lambda self: None)  # as if the kernel held it
+        write_roll(short_dir, held, *([] if is_alone else [willing]))
+        had = descriptors()
+        left = Orphans(short_dir)
+        with pytest.raises(RuntimeDirError, match=rf"have not ended 0\.05 s after SIGKILL: pid {held};"):
+            await left.end(0.05)
+        assert descriptors() == had
+        assert (is_alive(held), is_alive(willing)) == (True, is_alone)
 
 
 async def test_who_is_being_ended_is_killed_when_nobody_waits_any_more(short_dir: Path):

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,42 @@ def test_who_was_written_and_lives_is_read(path: Path) -> None:
     found = RollFile(path).read()
     assert set(found.pids) == {os.getpid(), os.getppid()}
     assert found.drained == (1, 2)
-    assert found.is_upgrade
+    assert (found.is_upgrade, found.is_own) == (True, True)
     assert not path.with_name("workers.json.new").exists()
+
+
+EXECUTED_ANEW = """
+import os, sys
+from pathlib import Path
+from stickygw.primary.roll import RollFile
+roll = RollFile(Path(sys.argv[1]))
+if len(sys.argv) == 2:
+    roll.write([os.getppid()], [], is_upgrade=True)
+    os.execv(sys.executable, [sys.executable, *sys.argv, "anew"])
+print(roll.read().is_upgrade, roll.read().is_own)
+"""
+
+
+def test_an_upgrade_is_that_of_the_process_that_is_executed_anew_and_of_no_other(path: Path) -> None:
+    script = path.with_name("primary.py")
+    script.write_text(EXECUTED_ANEW)
+    done = subprocess.run(
+        [sys.executable, str(script), str(path)], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout.split() == ["True", "True"]
+    found = RollFile(path).read()
+    assert (found.is_upgrade, found.is_own) == (True, False)
+    RollFile(path).write([os.getpid()], [])
+    found = RollFile(path).read()
+    assert (found.is_upgrade, found.is_own) == (False, False)
+
+
+def test_a_process_that_has_the_number_of_one_that_was_to_be_upgraded_is_another(path: Path) -> None:
+    RollFile(path).write([], [], is_upgrade=True)
+    told = json.loads(path.read_text())
+    told["upgrade"][1] += 1
+    path.write_text(json.dumps(told))
+    assert not RollFile(path).read().is_own
 
 
 def test_without_a_file_there_is_nobody(path: Path) -> None:

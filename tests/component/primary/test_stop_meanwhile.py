@@ -16,9 +16,10 @@ from found_rig import TARGET, coming_worker, left_settings, pids_in_roll, standi
 from supervised_rig import is_alive
 from support.waiting import wait_until
 
-from stickygw.errors import ExitCode
+from stickygw.errors import ExitCode, RuntimeDirError
 from stickygw.primary import ground, main, orphans
 from stickygw.primary.main import Primary
+from stickygw.primary.processes import WatchedProcess
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2)
 
@@ -78,6 +79,20 @@ async def test_a_second_signal_kills_those_that_do_not_end(
         assert not is_alive(stands)
 
 
+async def test_a_stop_in_the_start_says_whom_it_could_not_end(
+    short_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(orphans, "KILL_SECONDS", 0.05)
+    monkeypatch.setattr(WatchedProcess, "kill_session", lambda self: None)  # as if the kernel held it
+    with standing_still(signal.SIGTERM) as stands:
+        write_roll(short_dir, stands)
+        serving = await starting(short_dir, caplog, stop_timeout=0.5)
+        send(signal.SIGTERM)
+        with pytest.raises(RuntimeDirError, match=f"pid {stands};"):
+            async with asyncio.timeout(10):
+                await serving
+
+
 # --- later ------------------------------------------------------------------------------------------------------------
 
 
@@ -113,7 +128,6 @@ class PreparedGateway:
     def __init__(self, *comes: signal.Signals) -> None:
         self.calls: list[str] = []
         self.hand_overs = SimpleNamespace(connections=7)
-        self.upgrade = SimpleNamespace(cancel=lambda: self.calls.append("cancel"))
         self.control = self
         self._comes = comes
 
@@ -124,6 +138,9 @@ class PreparedGateway:
 
     async def start(self) -> None:
         self.calls.append("control")
+
+    def give_up_upgrade(self, why: str) -> None:
+        self.calls.append(why)
 
     def become_anew(self, environment: dict[str, str]) -> None:
         assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -142,12 +159,12 @@ async def became_anew(gateway: Any, directory: Path) -> Primary:
 async def test_a_stop_in_the_last_moment_before_an_upgrade_stops_the_gateway(short_dir: Path, number: signal.Signals):
     gateway = PreparedGateway(number)
     primary = await became_anew(gateway, short_dir)
-    assert gateway.calls == ["cancel", "control"]
+    assert gateway.calls == ["no upgrade: the gateway is to stop", "control"]
     assert primary._is_to_stop()
 
 
 async def test_without_one_the_new_code_is_executed_while_signals_wait(short_dir: Path):
     gateway = PreparedGateway()
     primary = await became_anew(gateway, short_dir)
-    assert gateway.calls == ["anew", "control"]
+    assert gateway.calls == ["anew", "the upgrade failed, and this code goes on: it would not", "control"]
     assert not primary._is_to_stop()

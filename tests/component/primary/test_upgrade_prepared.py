@@ -153,12 +153,14 @@ async def test_settings_that_lead_elsewhere_are_refused_by_the_code_that_would_s
         await at.assert_goes_on()
 
 
-async def test_the_same_places_are_no_hindrance_for_the_code_that_would_start(short_dir: Path):
+@pytest.mark.parametrize("is_apart", [False, True])
+async def test_the_same_places_are_no_hindrance_for_the_code_that_would_start(short_dir: Path, is_apart: bool):
     (short_dir / "app.py").write_text("from stickygw import App\napp = App()\n")
     config = short_dir / "gateway.toml"
     config.write_text(f'bind = ["127.0.0.1:1111"]\nruntime_dir = "{short_dir}"\nmove_grace = 1.5\n')
     settings = left_settings(short_dir, bind=("127.0.0.1:1111",))
-    arguments = ("run", f"{short_dir}/app.py:app", "--config", str(config))
+    target = f"{short_dir}/app.py:app"
+    arguments = ["run", "--config", str(config), "--", target] if is_apart else ["run", target, "--config", str(config)]
     async with upgrading(short_dir, settings=settings, arguments=arguments) as at:
         await at.prepare()
         at.upgrade.cancel()

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.adoption import MOVING, MOVING_FILE, assert_logged, children, riders_at, settled
+from support.adoption import MOVING, MOVING_FILE, assert_all_echo, assert_logged, children, riders_at, settled
 from support.gateway import IN_TURNS, Gateway, running_gateway
 from support.moving_clients import Rider
 from support.moving_load import riding
@@ -182,3 +182,32 @@ async def test_an_upgrade_is_refused_while_a_reload_is_under_way() -> None:
         assert [await rider.answer() for rider in riders] == [{"worked": 1}] * 2
         assert await settled(gateway) == 2
         assert not any(rider.ended.done() for rider in riders)
+
+
+CANNOT_EXECUTE = """
+import os, sys
+if "stickygw.primary" in sys.orig_argv:
+    def refuse(*_):
+        raise OSError(7, "Argument list too long")
+    os.execve = refuse
+"""
+
+
+async def test_an_upgrade_that_the_operating_system_refuses_is_told_and_everything_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(CANNOT_EXECUTE)
+    environment = {"PYTHONPATH": str(tmp_path)}
+    async with (
+        running_gateway(MOVING, *IN_TURNS, workers=1, environment=environment) as gateway,
+        riders_at(gateway, 2) as riders,
+    ):
+        pids = gateway.worker_pids()
+        done = await command(gateway, "upgrade")
+        assert done.returncode == ExitCode.COMMAND, done
+        said = "the upgrade failed, and this code goes on: [Errno 7] Argument list too long"
+        assert (done.stdout, done.stderr.splitlines()[-1]) == ("", f"error: {said}")
+        await assert_logged(gateway, said)
+        await assert_all_echo(riders)
+        assert (await status(gateway))["state"] == "running"
+        assert gateway.worker_pids() == pids
+        async with riders_at(gateway, 1) as newcomers:
+            await assert_all_echo(newcomers)
