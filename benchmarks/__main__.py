@@ -10,7 +10,7 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results"
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the gateway of the integration tests
 
-from benchmarks import asgi, blocked, cpu_bound, echo, fan_out, openings  # noqa: E402
+from benchmarks import asgi, blocked, cpu_bound, echo, fan_out, game, openings  # noqa: E402
 from benchmarks.measure import circumstances  # noqa: E402
 
 BENCHMARKS = {
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "blocked": blocked.run,
     "cpu_bound": cpu_bound.run,
     "fan_out": fan_out.run,
+    "game": game.run,
 }
 
 

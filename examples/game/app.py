@@ -1,6 +1,6 @@
 """A small arena game. Each match lives in the memory of one worker, which all its players reach:
 
-    stickygw run examples/game/app.py:app --key "path:/match/{id}" --key cookie --workers 2
+    stickygw run examples/game/app.py:app --key "path:/match/{id}" --key cookie --set max_message=1024 --workers 2
 
 Then open http://127.0.0.1:8000 in two browsers; docs/game.md builds it step by step. `space`, `ship` and `arena` are
 the physics, `match` adds the players, `directory` and `store` are what Redis is for; here it becomes a server.
@@ -16,12 +16,17 @@ from directory import Directory
 from match import MAX_HEARD, Match, MatchFull
 from redis.exceptions import RedisError
 from ship import STEP_SECONDS, Controls
-from store import Store
+from store import NoSuchMatch, NotNow, Store
 
 from stickygw import App, Connection, Refuse, Request, Session, Tick
 
-MAX_MATCHES = 200
-"""Of one worker."""
+MAX_MATCHES = 40
+"""Of one worker. A step of a match of 16 ships that all fire, and its snapshot packed, take 0.1 ms, and 0.4 ms if every
+shot flies as far as it can: at worst 16 of a tick's 50 ms, with the players' sockets on top. To write all checkpoints
+takes another 8 ms, once a second."""
+
+ASKED_A_SECOND, MAX_ASKED = 5, 200
+"""So many messages of one connection to the lobby are forgotten every second, and so many may not be forgotten."""
 
 FULL, ELSEWHERE = 4001, 4002
 """Close codes of our own: it makes no sense to come again by oneself."""
@@ -30,6 +35,8 @@ app = App(codec="msgpack", static=Path(__file__).parent / "page")
 matches: dict[str, Match] = {}
 ended: set[str] = set()
 """Matches that are over, and of which Redis still has a checkpoint."""
+moved_here: set[str] = set()
+"""Those that another worker has had, as far as Redis knows."""
 
 directory = Directory()
 store = Store(app)
@@ -37,6 +44,11 @@ store = Store(app)
 
 def room(id: str) -> str:
     return f"match:{id}"
+
+
+def connections(room: str) -> list[Connection]:
+    """Those who are in it: here, that is all of a match, and of the lobby those of this worker."""
+    return [member for member in app.room(room).local_members if isinstance(member, Connection)]
 
 
 def name_of(conn: Connection) -> str:
@@ -73,11 +85,14 @@ async def enter(conn: Connection, id: str) -> None:
     except NotNow as error:
         conn.close(1013, f"{error}: come again")
         return
+    except NoSuchMatch:
+        conn.close(1008, "no such match")
+        return
     except MatchFull:
         conn.close(FULL, "the match is full")
         return
-    for other in app.room(room(id)).local_members:
-        if isinstance(other, Connection) and other.session.id == conn.session.id:
+    for other in connections(room(id)):
+        if other.session.id == conn.session.id:
             other.close(ELSEWHERE, "you play in another window now")
     conn.join(room(id))  # not awaited: what is published for it comes from this worker alone
     served = {"slot": app.slot, "workers": app.workers, "pid": os.getpid()}
@@ -85,18 +100,15 @@ async def enter(conn: Connection, id: str) -> None:
     app.room(room(id)).publish_local(match.roster())
 
 
-class NotNow(Exception):
-    """A match cannot be opened here now; the text says why."""
-
-
 async def opened(id: str) -> Match:
-    """The match as it is in memory, else as its last checkpoint says, else a new one. Raises `NotNow`."""
+    """The match as it is in memory, else as its last checkpoint says, else, if a lobby has minted its id, a new one.
+
+    Raises `NotNow` and `NoSuchMatch`.
+    """
     if id in matches:
         return matches[id]
-    if directory.has(id, besides=store.worker):  # that one stalls, perhaps: two of one match would be worse than a wait
-        raise NotNow("another worker has this match")
     try:
-        data = await store.checkpoint(id)
+        data = await store.open(id)
     except RedisError as error:
         raise NotNow("nobody knows whether this match has begun") from error
     if id not in matches:  # nobody was quicker
@@ -117,9 +129,9 @@ def said(conn: Connection, message: Any, id: str) -> None:
         conn.close(1008, "too many messages")
         return
     match message:
-        case {"type": "input", "seq": int(sequence), "do": [bool(thrust), -1 | 0 | 1 as turn, bool(fire)]}:
-            player.steer(sequence, Controls(thrust, turn, fire))
-        case {"type": "ping", "at": int() | float() as at}:
+        case {"type": "input", "seq": int(n), "do": [bool(thrust), -1 | 0 | 1 as turn, bool(fire)], **more} if not more:
+            player.steer(n, Controls(thrust, turn, fire))
+        case {"type": "ping", "at": int() | float() as at, **more} if not more:
             conn.send({"type": "pong", "at": at})
         case _:
             conn.close(1008, "a message that this game does not know")
@@ -138,30 +150,46 @@ def advance(tick: Tick) -> None:
 def look_round() -> None:
     """Who is here. Apart from `keep`, which may wait for Redis: that is no player's fault."""
     for id, match in tuple(matches.items()):
-        members = app.room(room(id)).local_members
-        present = {member.session.id for member in members if isinstance(member, Connection)}
-        if match.noted(present, seconds=1.0):
+        if match.noted({conn.session.id for conn in connections(room(id))}, seconds=1.0):
             app.room(room(id)).publish_local(match.roster())
         if not match.players:
             del matches[id]
             ended.add(id)
+    for conn in connections("lobby"):
+        conn.state["asked"] = max(0, conn.state.get("asked", 0) - ASKED_A_SECOND)
     app.report(matches=len(matches), players=sum(len(match.players) for match in matches.values()))
 
 
 @app.every(seconds=1)
 async def keep() -> None:
     """What Redis is to know, and what it knows of others."""
-    ended.difference_update(matches)  # begun again
-    over = tuple(ended)
     try:
-        await store.save(matches, over)
-        ended.difference_update(over)
+        await save()
         await store.exchange(matches, directory)
     except RedisError as error:
         app.report(redis=type(error).__name__)  # seen in `stickygw status`; the matches go on
         return
     app.report(redis=None)
     app.room("lobby").publish_local(directory.listing())
+
+
+async def save() -> None:
+    """Write down what is ours. A match that another worker has is dropped: this one stood still, or Redis was away."""
+    ended.difference_update(matches)  # begun again
+    over, moved = tuple(ended), tuple(moved_here)
+    lost = await store.claim([*matches, *over], moved_here=moved)
+    moved_here.difference_update(moved)
+    for id in lost & matches.keys():  # what has moved away meanwhile is neither here nor lost
+        drop(id)
+    await store.save(matches, set(over) - lost - matches.keys())
+    ended.difference_update(over)
+
+
+def drop(id: str) -> None:
+    """Its players find it where it goes on."""
+    del matches[id]
+    for conn in connections(room(id)):
+        conn.close(1012, "the match is at another worker: come again")
 
 
 @app.on_start
@@ -173,7 +201,8 @@ async def look_abroad() -> None:
 @app.on_stop
 async def save_all() -> None:
     """What has not moved to another worker is resumed by whoever opens it next."""
-    await store.save(matches)
+    await save()
+    await store.release(matches)
 
 
 # ---------------------------------------------------------------- a match that moves to the slot's next worker
@@ -183,6 +212,7 @@ async def save_all() -> None:
 def let_go(id: str) -> bytes | None:
     """It is held: from here on it ticks in the next worker."""
     match = matches.pop(id, None)
+    moved_here.discard(id)
     return match.packed() if match else None
 
 
@@ -191,6 +221,7 @@ def take_over(id: str, state: bytes | None) -> None:
     """The same match, in a worker that may run newer code."""
     if state is not None:
         matches[id] = Match.unpacked(state)
+        moved_here.add(id)
 
 
 # ---------------------------------------------------------------- the lobby
@@ -204,14 +235,21 @@ def look(conn: Connection) -> None:
 
 
 @app.on_message("/lobby")
-def asked(conn: Connection, message: Any) -> None:
+async def asked(conn: Connection, message: Any) -> None:
+    conn.state["asked"] = conn.state.get("asked", 0) + 1
+    if conn.state["asked"] > MAX_ASKED:
+        conn.close(1008, "too many messages")
+        return
     match message:
-        case {"type": "new"}:
-            conn.send({"type": "minted", "id": app.mint_id()})
-        case {"type": "where", "id": str(id)}:  # a page is not shown the 421 of a WebSocket, nor its Location
+        case {"type": "new", **more} if not more:
+            try:
+                conn.send({"type": "minted", "id": await store.mint()})
+            except RedisError:
+                conn.close(1013, "no match can begin now: come again")
+        case {"type": "where", "id": str(id), **more} if not more:  # a page is not shown the 421 of a WebSocket
             conn.send({"type": "there", "here": app.minted_here(id), "url": directory.url_of(id)})
-        case {"type": "name", "name": str(name)} if name.strip():
-            conn.session["name"] = name.strip()[:24]
+        case {"type": "name", "name": str(name), **more} if not more and name.strip():
+            conn.session["name"] = name.strip()[:24]  # a name that stays is not written
             conn.send({"type": "you", "name": conn.session["name"], "gateway": app.gateway_id})
         case _:
             conn.close(1008, "a message that this lobby does not know")

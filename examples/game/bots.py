@@ -24,13 +24,19 @@ from pilot import hunt
 from ship import STEP_SECONDS
 from sight import Sight
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 MAX_SAMPLES = 100_000
 """Of each kind are kept for the percentiles; later ones are only counted."""
 
 DEADLINE = 20.0
 """Seconds that opening a connection, or an answer, may take."""
+
+FIRST_PAUSE, LAST_PAUSE = 0.2, 2.0
+"""Seconds that a bot which was closed stays away at most: twice as many each time, until it hears something again."""
+
+FINAL_CODES = {1008, 4001, 4002}
+"""Coming back would end the same way: policy, the match is full, another window plays."""
 
 
 @dataclass
@@ -66,10 +72,10 @@ class Bot:
         self._random = random
         self._sequence = 0
         self._sight = Sight()
+        self._pause = FIRST_PAUSE
 
     async def play(self) -> None:
-        """Until it is cancelled."""
-        failures = 0
+        """Until it is cancelled, or closed for good: that is a violation."""
         while True:
             try:
                 headers = {"Cookie": self.cookie} if self.cookie else {}
@@ -78,16 +84,22 @@ class Bot:
                 ) as connection:
                     self._connection = connection
                     self._remember(connection)
-                    failures = 0
                     await self._live(connection)
             except ConnectionClosed as closed:
-                self._tally.closes[closed.rcvd.code if closed.rcvd else 1006] += 1
-            except (InvalidStatus, OSError, TimeoutError):
+                if self._noted(closed) in FINAL_CODES:
+                    return
+            except (InvalidHandshake, OSError, TimeoutError):  # refused, or lost before it was open
                 self._tally.closes[0] += 1
-            self.is_playing = False
             self._sight.comes_back()
-            failures += 1
-            await asyncio.sleep(self._random.random() * min(2.0, 0.1 * 2**failures))
+            bound, self._pause = self._pause, min(LAST_PAUSE, 2 * self._pause)
+            await asyncio.sleep(self._random.uniform(0, bound))
+
+    def _noted(self, closed: ConnectionClosed) -> int:
+        code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
+        self._tally.closes[code] += 1
+        if code in FINAL_CODES:
+            self._tally.violations.append(f"{self.id}: closed with {code}, {reason!r}")
+        return code
 
     def drop(self) -> None:
         """Lose the connection, as a tunnel or a lift does it."""
@@ -102,10 +114,11 @@ class Bot:
     async def _live(self, connection: ClientConnection) -> None:
         steering = asyncio.create_task(self._steer(connection))
         try:
-            async for data in connection:
-                self._heard(msgpack.unpackb(data))
+            while True:  # not `async for`, which says nothing of a close with 1000 or 1001; pings end what is dead
+                self._heard(msgpack.unpackb(await connection.recv()))
         finally:
             steering.cancel()
+            self.is_playing = False
 
     async def _steer(self, connection: ClientConnection) -> None:
         await asyncio.sleep(self._random.random() / self._hz)  # all in their own step
@@ -118,6 +131,7 @@ class Bot:
                 await asyncio.sleep(1 / self._hz)
 
     def _heard(self, message: dict[str, object]) -> None:
+        self._pause = FIRST_PAUSE
         match message:
             case {"type": "welcome", "you": int(ship), "sequence": int(sequence)}:
                 if self.ship not in (None, ship):
@@ -183,15 +197,17 @@ def summary(tally: Tally) -> str:
 
 
 async def run(url: str, *, bots: int, matches: int, hz: float, seconds: float) -> Tally:
-    """Play for so many `seconds`."""
+    """Play for so many `seconds`, or until nobody can come back."""
     tally = Tally()
     ids = await minted(url, matches)
     players = [
         Bot(url, ids[number % matches], tally, hz=hz, random=random.Random(number)).play() for number in range(bots)
     ]
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await asyncio.gather(watch_lag(tally), *players)
+        async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+            watching = group.create_task(watch_lag(tally))
+            await asyncio.gather(*players)
+            watching.cancel()
     tally.violations += [f"{id} was on {slots}" for id, slots in tally.slots.items() if len(slots) > 1]
     if not tally.snapshots:
         tally.violations.append("nobody has seen anything")

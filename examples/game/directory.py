@@ -1,7 +1,8 @@
 """Which matches there are, on all workers of all gateways that share a Redis. Pure: `store` fetches what it reads.
 
 Each worker keeps one field of one hash: its matches, and until when that is true. A worker that dies says nothing any
-more, and its field is no longer believed after `LEASE_SECONDS`.
+more, and its field is no longer believed after `BELIEVED_SECONDS`. That is for lobbies to show, and for nobody to rely
+on: whose a match is, `store` knows.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ from typing import Any
 
 import msgpack
 
-LEASE_SECONDS = 15.0
-"""Longer than a worker that stands still is let live (`heartbeat_timeout`): before that, nobody else begins its
-matches. The clocks of the machines may differ by what is between."""
+BELIEVED_SECONDS = 5.0
+"""It is said every second; a Redis that is slow to answer costs some, and so do clocks of machines that differ."""
 
 FORGOTTEN_SECONDS = 60.0
 """So long after its lease a field is removed by whoever sees it."""
@@ -71,14 +71,10 @@ class Directory:
         gateway = match.partition(".")[0]
         return next((entry.url for name, entry in self.workers.items() if name.startswith(f"{gateway}/")), None)
 
-    def has(self, match: str, *, besides: str) -> bool:
-        """Whether another worker than `besides` has `match`."""
-        return any(match == id for name, entry in self.workers.items() if name != besides for id, _ in entry.matches)
-
     def listing(self) -> dict[str, Any]:
-        """What a lobby shows: matches as [id, players, URL of their gateway, slot]."""
-        matches = [
-            [id, players, entry.url, entry.slot] for entry in self.workers.values() for id, players in entry.matches
-        ]
-        matches.sort(key=lambda match: (-match[1], match[0]))
+        """What a lobby shows: matches as [id, players, URL of their gateway, slot]. One that has just moved is in two
+        entries: the newer one counts."""
+        oldest_first = sorted(self.workers.values(), key=lambda entry: entry.until)
+        found = {id: [id, players, entry.url, entry.slot] for entry in oldest_first for id, players in entry.matches}
+        matches = sorted(found.values(), key=lambda match: (-match[1], match[0]))
         return {"type": "lobby", "matches": matches[:MAX_LISTED], "scores": self.scores}

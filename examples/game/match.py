@@ -17,6 +17,10 @@ AWAY_SECONDS = 30.0
 """How long a ship drifts without its player. Shorter than the gateway's ``key_linger``, so that the match is still in
 its slot when they come back."""
 
+IDLE_SECONDS = 300.0
+"""How long a ship drifts whose player is connected and says nothing. Longer than the minute after which browsers let a
+hidden page send something."""
+
 MAX_WAITING = 2
 """Inputs of one player that wait for their tick. Of more, the oldest are dropped: a ship does not answer late for ever
 because something has stalled once."""
@@ -40,7 +44,7 @@ FORMAT = 1
 @dataclass(slots=True)
 class Player:
     """`last_sequence` is that of the last input which has moved the ship; `heard` counts messages,
-    less `HEARD_A_SECOND`."""
+    less `HEARD_A_SECOND`. `away_seconds`: without a connection; `idle_seconds`: without a message."""
 
     ship: int
     name: str
@@ -48,6 +52,7 @@ class Player:
     controls: Controls = DRIFTING
     quiet_ticks: int = 0
     away_seconds: float = 0.0
+    idle_seconds: float = 0.0
     heard: float = 0.0
     waiting: deque[tuple[int, Controls]] = field(default_factory=lambda: deque(maxlen=MAX_WAITING))
 
@@ -92,7 +97,7 @@ class Match:
                 raise MatchFull
             player = self.players[session] = Player(self.arena.add_ship().id, name)
         player.name = name
-        player.away_seconds = 0.0
+        player.away_seconds = player.idle_seconds = 0.0
         return player
 
     def step(self) -> None:
@@ -100,15 +105,17 @@ class Match:
         self.arena.step({player.ship: player.next_controls() for player in self.players.values()})
 
     def noted(self, present: Collection[str], *, seconds: float) -> list[str]:
-        """`seconds` have passed in which the sessions in `present` were here: ships that have drifted too long go.
+        """`seconds` have passed in which the sessions in `present` were here: ships that have drifted too long go, and
+        so do those of players who are here and asleep.
 
         The names of those that have left are returned.
         """
         gone = []
         for session, player in self.players.items():
-            player.heard = max(0.0, player.heard - HEARD_A_SECOND * seconds)
             player.away_seconds = 0.0 if session in present else player.away_seconds + seconds
-            if player.away_seconds >= AWAY_SECONDS:
+            player.idle_seconds = 0.0 if player.heard else player.idle_seconds + seconds
+            player.heard = max(0.0, player.heard - HEARD_A_SECOND * seconds)
+            if player.away_seconds >= AWAY_SECONDS or player.idle_seconds >= IDLE_SECONDS:
                 gone.append(session)
         return [self._leave(session) for session in gone]
 
@@ -137,7 +144,8 @@ class Match:
         return {session: (player.name, ships[player.ship].score) for session, player in self.players.items()}
 
     def packed(self) -> bytes:
-        """The whole match, for a checkpoint or another process. Inputs that still wait are not in it."""
+        """The whole match, for a checkpoint or another process. Inputs that still wait are not in it, nor for how long
+        who is here has been silent."""
         players = [
             [session, player.ship, player.name, player.last_sequence, player.away_seconds]
             for session, player in self.players.items()

@@ -50,6 +50,8 @@ class Sight:
             wrong += [f"tick {tick}, ship {id}: {what}" for what in _impossible(row, self.ships.get(id), steps)]
         if self.own in ships:
             self.score = ships[self.own][7]
+        elif self.own in self.ships:
+            wrong.append(f"tick {tick}: ship {self.own}, its own, is not there any more")
         self.tick, self.ships, self._is_back = tick, ships, False
         return wrong
 

@@ -9,7 +9,7 @@ import time
 
 import msgpack
 import pytest
-from support.game_bots import SECONDS, playing
+from support.game_bots import SECONDS, Playing, playing
 from support.game_example import BY_MATCH, GAME, GAME_FOLDER, PATIENT
 from support.gateway import Gateway
 from support.valkey import ValkeyServer
@@ -20,7 +20,7 @@ from websockets.exceptions import InvalidStatus
 
 async def test_all_players_of_a_match_are_on_one_slot_while_the_gateway_grows() -> None:
     with Gateway(GAME, *BY_MATCH, workers=2) as gateway:
-        async with playing(gateway.url, matches=8, bots_each=5, hz=2) as game:
+        async with playing(gateway.url, matches=16, bots_each=3, hz=2) as game:  # ids are random: they spread
             await game.ticks(20)
             before = {id: set(slots) for id, slots in game.places.items()}
             assert all(len(slots) == 1 for slots in before.values())
@@ -34,36 +34,53 @@ async def test_all_players_of_a_match_are_on_one_slot_while_the_gateway_grows() 
             async with playing(gateway.url, matches=16, bots_each=2, hz=2) as newer:
                 await newer.ticks(5)
                 assert all(len(slots) == 1 for slots in newer.places.values())
-                assert set.union(*newer.places.values()) >= {2, 3}
+                assert set.union(*newer.places.values()) & {2, 3}
 
 
 async def test_matches_of_a_killed_worker_are_resumed_with_scores_and_players() -> None:
     with Gateway(GAME, *BY_MATCH, *PATIENT, workers=2) as gateway:
         async with playing(gateway.url, matches=6, bots_each=5, hz=10) as game:
-            await game.points(6)
-            scores = {bot: bot.score for bot in game.bots}
-            await game.ticks(60)  # three seconds: they are in a checkpoint now
-            ticks = {bot: bot.tick for bot in game.bots}
-            victims = [bot for bot in game.bots if game.places[bot.id] == {0}]
-            assert 0 < len(victims) < len(game.bots)
-
-            gateway.kill_worker(0)
-            killed_at = time.monotonic()
-            await wait_until(lambda: game.tally.closes[1006] >= len(victims), seconds=SECONDS)
-            await wait_until(lambda: all(bot.is_playing for bot in victims), seconds=SECONDS)
-            print(f"resumed after {time.monotonic() - killed_at:.2f} s")
-
-            for bot in game.bots:
-                assert bot.score >= scores[bot]
-                assert bot.tick > ticks[bot] - 60, "older than a checkpoint can be"
+            await crash(gateway, game, seconds=SECONDS)
             assert all(len(slots) == 1 for slots in game.places.values())
-            await game.ticks(20)
+
+
+@pytest.mark.alone
+@pytest.mark.long
+async def test_matches_of_a_killed_worker_are_soon_resumed_as_an_operator_runs_them() -> None:
+    """With the default `slot_wait`. The figure is printed; the deadline is three times what it may be."""
+    with Gateway(GAME, *BY_MATCH, workers=2) as gateway:
+        async with playing(gateway.url, matches=6, bots_each=5, hz=10) as game:
+            print(f"resumed after {await crash(gateway, game, seconds=10):.2f} s")
+
+
+async def crash(gateway: Gateway, game: Playing, *, seconds: float) -> float:
+    """End slot 0's worker, and wait for `seconds` at most until all its bots play again, with their scores; how many
+    seconds it took is returned."""
+    await game.points(6)
+    scores = {bot: bot.score for bot in game.bots}
+    await game.ticks(60)  # three seconds: they are in a checkpoint now
+    ticks = {bot: bot.tick for bot in game.bots}
+    victims = [bot for bot in game.bots if game.places[bot.id] == {0}]
+    assert 0 < len(victims) < len(game.bots)
+
+    gateway.kill_worker(0)
+    killed_at = time.monotonic()
+    async with asyncio.timeout(seconds):
+        await wait_until(lambda: game.tally.closes[1006] >= len(victims), seconds=seconds)
+        await wait_until(lambda: all(bot.is_playing for bot in victims), seconds=seconds)
+    took = time.monotonic() - killed_at
+
+    for bot in game.bots:
+        assert bot.score >= scores[bot]
+        assert bot.tick > ticks[bot] - 60, "older than a checkpoint can be"
+    await game.ticks(20)
+    return took
 
 
 @pytest.mark.long
 async def test_a_reload_moves_matches_with_their_players() -> None:
     with Gateway(GAME, *BY_MATCH, workers=2) as gateway:
-        async with playing(gateway.url, matches=6, bots_each=5, hz=10) as game:
+        async with playing(gateway.url, matches=10, bots_each=5, hz=10) as game:
             await game.points(3)
             scores = {bot: bot.score for bot in game.bots}
             for _ in range(2):
@@ -72,6 +89,31 @@ async def test_a_reload_moves_matches_with_their_players() -> None:
                 await game.ticks(20)
             assert not game.tally.closes, "nobody was closed; that nobody jumped, and no tick is missing, they look at"
             assert all(bot.score >= scores[bot] for bot in game.bots)
+
+
+@pytest.mark.long
+async def test_matches_and_players_of_slots_that_are_scaled_away_move_in_one_piece() -> None:
+    """They go to another slot, behind their match: of what it tells its room meanwhile nothing is kept for them there,
+    as it is where a worker is replaced. So a snapshot may be missing; the next one says all."""
+    with Gateway(GAME, *BY_MATCH, workers=4) as gateway:
+        async with playing(gateway.url, matches=12, bots_each=3, hz=10, may_miss=True) as game:
+            await game.points(3)
+            before = {id: set(slots) for id, slots in game.places.items()}
+            scores = {bot: bot.score for bot in game.bots}
+            ships = {bot: bot.ship for bot in game.bots}
+            assert all(len(slots) == 1 for slots in before.values())
+            assert set.union(*before.values()) & {2, 3}
+
+            shrunk = await asyncio.to_thread(gateway.command, "scale", "2")
+            assert shrunk.returncode == 0, shrunk.stderr
+            await game.ticks(40)
+            game.places.clear()  # what was on its way to the bots is read
+            await game.ticks(5)
+            assert not game.tally.closes, "nobody was closed; that nobody jumped they look at"
+            assert all(len(slots) == 1 for slots in game.places.values())
+            assert set.union(*game.places.values()) <= {0, 1}
+            assert all(game.places[id] == slots for id, slots in before.items() if slots <= {0, 1}), "only others move"
+            assert all(bot.score >= scores[bot] and bot.ship == ships[bot] for bot in game.bots)
 
 
 async def test_who_drops_comes_back_to_their_ship() -> None:

@@ -6,19 +6,28 @@ import importlib
 import importlib.util
 import sys
 from types import ModuleType
+from typing import Any
 
+from stickygw.testing.app_client import TestConnection
 from support.gateway import ROOT
 
 GAME_FOLDER = ROOT / "examples" / "game"
 GAME = f"{GAME_FOLDER / 'app.py'}:app"
-BY_MATCH = ("--key", "path:/match/{id}", "--key", "cookie", "--set", "access_log=false")
+BY_MATCH = ("--key", "path:/match/{id}", "--key", "cookie", "--set", "max_message=1024", "--set", "access_log=false")
+"""How the game is routed, and what else its run lines say."""
 
 PATIENT = ("--set", "slot_wait=30")
 """However long a killed worker's successor takes to start here, its matches wait for it."""
-"""How the game is routed."""
 
 sys.path.append(str(GAME_FOLDER))
 bots = importlib.import_module("bots")
+
+
+async def next_of(kind: str, connection: TestConnection) -> dict[str, Any]:
+    """The next message of that type; others are skipped."""
+    while (message := await connection.receive())["type"] != kind:
+        pass
+    return message
 
 
 def fresh_app() -> ModuleType:

@@ -44,9 +44,23 @@ class GamePage:
 
     def join(self, id: str) -> None:
         """Follow the match's link in the lobby, when it is there."""
-        self.wait(lambda: self.driver.find_elements(By.CSS_SELECTOR, f'[data-id="{id}"] a'), "the match is not listed")
+        self.wait(lambda: self.link(id), "the match is not listed")
         self.driver.find_element(By.CSS_SELECTOR, f'[data-id="{id}"] a').click()
         self.wait_playing()
+
+    def listed(self, id: str) -> list[str]:
+        """What the lobby's row for the match says, piece by piece; empty: there is none."""
+        return self._of_row(id, "*", "textContent")
+
+    def link(self, id: str) -> str | None:
+        """Where that row's link leads, if there is one."""
+        return next(iter(self._of_row(id, "a", "href")), None)
+
+    def _of_row(self, id: str, selector: str, property: str) -> list[str]:
+        # At once: the lobby replaces its rows every second.
+        rows = f"""[...document.querySelectorAll('[data-id="{id}"] > {selector}')]"""
+        found: list[str] = self.driver.execute_script(f"return {rows}.map((one) => one.{property})")
+        return found
 
     def wait_playing(self) -> None:
         """Wait until one's own ship was in a snapshot."""

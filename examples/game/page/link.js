@@ -4,12 +4,14 @@
 // server together do not come back together. The bound starts afresh at the server's first message; a server that
 // stops may ask for a longer one.
 //
-// A network that is gone closes nothing. Where messages come all the time, their absence is a loss too.
+// A network that is gone closes nothing, and for minutes a browser tries in vain to open a connection in it. So the
+// server has to say something soon; where messages come all the time, their absence is a loss later on too.
 
 import { decode, encode } from "./msgpack.js";
 
 const FIRST_BOUND_SECONDS = 0.2;
 const LAST_BOUND_SECONDS = 10;
+const FIRST_MESSAGE_SECONDS = 10; // a handshake waits for a match that moves: move_grace, 5 s, and a second
 
 // After these coming back would end the same way: policy, the match is full, another window plays, session ended.
 const FINAL_CODES = new Set([1008, 4001, 4002, 4401]);
@@ -20,7 +22,8 @@ function spreadSeconds(reason) {
   return found ? Number(found[1]) : 0;
 }
 
-// Opens `path` of this host and keeps it open until close(); one that has been silent for `silentSeconds` is opened anew.
+// Opens `path` of this host and keeps it open until close(). It is opened anew if no first message has come within
+// FIRST_MESSAGE_SECONDS, and when it has been silent for `silentSeconds` after that.
 // Calls onMessage(value) for each message, and onState(state) with {name: "connecting"}, {name: "open"},
 // {name: "waiting", seconds} or {name: "ended", reason}.
 export function link(path, { onMessage, onState, silentSeconds = Infinity }) {
@@ -42,10 +45,11 @@ export function link(path, { onMessage, onState, silentSeconds = Infinity }) {
         failures = 0;
         onState({ name: "open" });
       }
-      listen();
+      listen(silentSeconds);
       onMessage(decode(data));
     };
     socket.onclose = ended;
+    listen(FIRST_MESSAGE_SECONDS);
   }
 
   function ended({ code, reason }) {
@@ -61,9 +65,9 @@ export function link(path, { onMessage, onState, silentSeconds = Infinity }) {
     onState({ name: "waiting", seconds });
   }
 
-  function listen() {
+  function listen(seconds) {
     clearTimeout(silence);
-    if (silentSeconds < Infinity) silence = setTimeout(() => ended({ code: 1006, reason: "" }), 1000 * silentSeconds);
+    if (seconds < Infinity) silence = setTimeout(() => ended({ code: 1006, reason: "" }), 1000 * seconds);
   }
 
   // Whatever the socket has yet to say, it is none of ours.

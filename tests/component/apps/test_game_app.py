@@ -11,13 +11,13 @@ import msgpack
 import pytest
 import support.game_example  # noqa: F401  (from here on its modules can be imported)
 from directory import Entry
-from match import MAX_PLAYERS, Match
-from support.game_example import fresh_app
+from match import FORMAT, MAX_PLAYERS, Match
+from support.game_example import fresh_app, next_of
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
 
 from stickygw.testing import AppClient
-from stickygw.testing.app_client import HandshakeRefused, TestConnection
+from stickygw.testing.app_client import HandshakeRefused
 
 GHOST = "ffffffff.AAAAAAAAAAAAAAAAAAAAAA"
 """An id that another gateway may have minted."""
@@ -32,15 +32,13 @@ def game() -> ModuleType:
 
 @pytest.fixture
 async def client(game: ModuleType, own_valkey: ValkeyServer) -> AsyncIterator[AppClient]:
-    async with AppClient(game.app, redis_url=own_valkey.url, keys=BY_MATCH) as client:
+    async with AppClient(game.app, redis_url=own_valkey.url, keys=BY_MATCH, max_message=1024) as client:
         yield client
 
 
-async def next_of(kind: str, connection: TestConnection) -> dict[str, Any]:
-    """The next message of that type; others are skipped."""
-    while (message := await connection.receive())["type"] != kind:
-        pass
-    return message
+async def has_checkpoint(game: ModuleType, id: str) -> bool:
+    """Whether Redis has one of that match."""
+    return bool(await game.app.redis.exists(game.app.redis_key(f"game:match:{FORMAT}:{id}")))
 
 
 def rows(snapshot: dict[str, Any]) -> dict[int, list[Any]]:
@@ -48,7 +46,7 @@ def rows(snapshot: dict[str, Any]) -> dict[int, list[Any]]:
 
 
 async def test_players_of_a_match_see_each_other_move(client, game):
-    path = f"/match/{game.app.mint_id()}"
+    path = f"/match/{await game.store.mint()}"
     async with client.connect(path, session={"name": "Ada"}) as ada, client.connect(path) as bob:
         me, other = (await next_of("welcome", ada))["you"], (await next_of("welcome", bob))["you"]
         while len(names := (await next_of("roster", ada))["names"]) < 2:
@@ -65,7 +63,7 @@ async def test_players_of_a_match_see_each_other_move(client, game):
 
 
 async def test_ticks_are_numbered_without_holes_and_say_how_late_they_are(client, game):
-    async with client.connect(f"/match/{game.app.mint_id()}") as ada:
+    async with client.connect(f"/match/{await game.store.mint()}") as ada:
         snapshots = [await next_of("snapshot", ada) for _ in range(10)]
     first = snapshots[0]["tick"]
     assert [snapshot["tick"] for snapshot in snapshots] == list(range(first, first + 10))
@@ -73,7 +71,7 @@ async def test_ticks_are_numbered_without_holes_and_say_how_late_they_are(client
 
 
 async def test_who_comes_back_has_their_ship_and_goes_on_counting_inputs(client, game):
-    path = f"/match/{game.app.mint_id()}"
+    path = f"/match/{await game.store.mint()}"
     async with client.connect(path, session={"name": "Ada"}) as ada:
         welcome = await next_of("welcome", ada)
         await ada.send({"type": "input", "seq": 70, "do": [True, 0, False]})
@@ -86,20 +84,21 @@ async def test_who_comes_back_has_their_ship_and_goes_on_counting_inputs(client,
 
 
 async def test_a_player_plays_in_one_window(client, game):
-    path = f"/match/{game.app.mint_id()}"
+    path = f"/match/{await game.store.mint()}"
     async with client.connect(path) as first, client.connect(path, session=first.session_id) as second:
         assert await first.wait_closed() == game.ELSEWHERE
         await next_of("snapshot", second)
 
 
 async def test_a_match_is_resumed_from_its_checkpoint_with_scores_and_players(client, game):
-    id = game.app.mint_id()
+    id = await game.store.mint()
     async with client.connect(f"/match/{id}", session={"name": "Ada"}) as ada:
         ship = (await next_of("welcome", ada))["you"]
         game.matches[id].arena.ships[ship].score = 4
         tick = game.matches[id].arena.tick
         await game.store.save(game.matches)
     game.matches.clear()  # as a crash would
+    await game.app.redis.delete(game.app.redis_key(f"game:minted:{id}"))  # by then the match is older than a minute
     async with client.connect(f"/match/{id}", session=ada.session_id) as ada:
         assert (await next_of("welcome", ada))["you"] == ship
         snapshot = await next_of("snapshot", ada)
@@ -108,7 +107,7 @@ async def test_a_match_is_resumed_from_its_checkpoint_with_scores_and_players(cl
 
 
 async def test_a_match_that_is_over_leaves_no_checkpoint(client, game):
-    id = game.app.mint_id()
+    id = await game.store.mint()
     async with client.connect(f"/match/{id}") as ada:
         await next_of("snapshot", ada)
         await game.store.save(game.matches)
@@ -117,11 +116,11 @@ async def test_a_match_that_is_over_leaves_no_checkpoint(client, game):
     game.look_round()
     await game.keep()
     assert game.matches == {}
-    assert await game.store.checkpoint(id) is None
+    assert not await has_checkpoint(game, id)
 
 
 async def test_a_checkpoint_that_redis_did_not_remove_is_removed_later(client, game, own_valkey):
-    id = game.app.mint_id()
+    id = await game.store.mint()
     await game.opened(id)
     await game.store.save(game.matches)
     own_valkey.stop()
@@ -130,20 +129,20 @@ async def test_a_checkpoint_that_redis_did_not_remove_is_removed_later(client, g
     own_valkey.start()
     await game.store.save({id: Match()})  # this Valkey keeps nothing
     await game.keep()
-    assert await game.store.checkpoint(id) is None
+    assert not await has_checkpoint(game, id)
     assert game.ended == set()
 
 
 async def test_a_match_that_has_begun_again_keeps_its_checkpoint(client, game):
-    id = game.app.mint_id()
+    id = await game.store.mint()
     game.ended.add(id)
     (await game.opened(id)).join("session", "Ada")
     await game.keep()
-    assert await game.store.checkpoint(id) is not None
+    assert await has_checkpoint(game, id)
 
 
 async def test_a_match_moves_in_one_piece(client, game):
-    id = game.app.mint_id()
+    id = await game.store.mint()
     async with client.connect(f"/match/{id}") as ada:
         await next_of("snapshot", ada)
         before = game.matches[id].packed()
@@ -160,7 +159,7 @@ async def test_a_match_that_is_over_moves_as_nothing(game):
 
 
 async def test_a_worker_that_lost_the_match_sends_its_players_round_again(client, game):
-    id = game.app.mint_id()
+    id = await game.store.mint()
     async with client.connect(f"/match/{id}") as ada:
         await next_of("snapshot", ada)
         game.matches.clear()
@@ -175,18 +174,26 @@ async def test_a_worker_that_lost_the_match_sends_its_players_round_again(client
         {"type": "input", "seq": "1", "do": [True, 0, False]},
         {"type": "input", "seq": 1, "do": [True, 2, False]},
         {"type": "input", "seq": 1, "do": [True, 0]},
+        {"type": "input", "seq": 1, "do": [True, 0, False], "more": None},
         {"type": "ping", "at": "now"},
+        {"type": "ping", "at": 1, "more": None},
         {"type": "nonsense"},
     ],
 )
 async def test_what_the_game_does_not_know_is_refused(client, game, message):
-    async with client.connect(f"/match/{game.app.mint_id()}") as ada:
+    async with client.connect(f"/match/{await game.store.mint()}") as ada:
         await ada.send(message)
         assert await ada.wait_closed() == 1008
 
 
+async def test_a_message_that_is_too_long_is_not_even_decoded(client, game):
+    async with client.connect(f"/match/{await game.store.mint()}") as ada:
+        await ada.send([[]] * 1022)
+        assert await ada.wait_closed() == 1009
+
+
 async def test_who_sends_too_much_is_refused(client, game):
-    async with client.connect(f"/match/{game.app.mint_id()}") as ada:
+    async with client.connect(f"/match/{await game.store.mint()}") as ada:
         await next_of("welcome", ada)
         for sequence in range(1, 2 * game.MAX_HEARD + 2):  # a second may end in between
             await ada.send({"type": "input", "seq": sequence, "do": [False, 0, False]})
@@ -194,7 +201,7 @@ async def test_who_sends_too_much_is_refused(client, game):
 
 
 async def test_what_a_page_has_sent_in_a_tunnel_may_come_at_once(client, game):
-    async with client.connect(f"/match/{game.app.mint_id()}") as ada:
+    async with client.connect(f"/match/{await game.store.mint()}") as ada:
         for sequence in range(1, 40 * 20):
             await ada.send({"type": "input", "seq": sequence, "do": [False, 0, False]})
         await ada.send({"type": "ping", "at": 1})
@@ -204,7 +211,7 @@ async def test_what_a_page_has_sent_in_a_tunnel_may_come_at_once(client, game):
 async def test_a_redis_that_does_not_answer_is_not_the_players_fault(client, game, monkeypatch):
     forever = asyncio.Event()
     monkeypatch.setattr(game.store, "save", lambda *_: forever.wait())
-    id = game.app.mint_id()
+    id = await game.store.mint()
     async with client.connect(f"/match/{id}") as ada:
         await next_of("welcome", ada)
         [player] = game.matches[id].players.values()
@@ -215,13 +222,13 @@ async def test_a_redis_that_does_not_answer_is_not_the_players_fault(client, gam
 
 
 async def test_a_ping_comes_back(client, game):
-    async with client.connect(f"/match/{game.app.mint_id()}") as ada:
+    async with client.connect(f"/match/{await game.store.mint()}") as ada:
         await ada.send({"type": "ping", "at": 12.5})
         assert (await next_of("pong", ada))["at"] == 12.5
 
 
 async def test_a_full_match_is_closed_to_newcomers(client, game):
-    id = game.app.mint_id()
+    id = await game.store.mint()
     match = await game.opened(id)
     for number in range(MAX_PLAYERS):
         match.join(f"session {number}", "x")
@@ -249,7 +256,7 @@ async def test_a_match_that_nobody_knows_is_not_found(client, id):
 
 
 async def test_an_id_that_is_written_otherwise_is_the_same_match(client, game):
-    id = game.app.mint_id()
+    id = await game.store.mint()
     escaped = "".join(f"%{byte:02x}" for byte in id.encode())
     async with client.connect(f"/match/{id}") as ada, client.connect(f"/match/{escaped}") as bob:
         for player in (ada, bob):
@@ -258,25 +265,10 @@ async def test_an_id_that_is_written_otherwise_is_the_same_match(client, game):
 
 
 async def test_without_routing_by_match_nobody_plays(game, own_valkey):
-    async with (
-        AppClient(game.app, redis_url=own_valkey.url) as client,
-        client.connect(f"/match/{game.app.mint_id()}") as ada,
-    ):
-        assert await ada.wait_closed() == 1008
-
-
-async def test_a_match_that_another_worker_has_is_not_begun_here(client, game):
-    """Its own worker does not answer, perhaps, so that its gateway sends players elsewhere."""
-    id = game.app.mint_id()
-    directory = game.app.redis_key("game:matches")
-    await game.app.redis.hset(directory, "00000000/1", Entry(2e9, None, 1, [(id, 3)]).packed())
-    await game.keep()
-    async with client.connect(f"/match/{id}") as ada:
-        assert await ada.wait_closed() == 1013
-    await game.app.redis.hdel(directory, "00000000/1")
-    await game.keep()
-    async with client.connect(f"/match/{id}") as ada:
-        await next_of("snapshot", ada)
+    async with AppClient(game.app, redis_url=own_valkey.url) as client:
+        async with client.connect(f"/match/{await game.store.mint()}") as ada:
+            assert await ada.wait_closed() == 1008
+        assert ada.close_reason.startswith("not routed by the id of its match")
 
 
 async def test_a_worker_starts_among_those_of_other_code(game, own_valkey):
@@ -289,7 +281,7 @@ async def test_a_worker_starts_among_those_of_other_code(game, own_valkey):
 
 async def test_of_many_that_come_at_once_no_more_matches_begin_than_may(client, game, monkeypatch):
     monkeypatch.setattr(game, "MAX_MATCHES", 2)
-    opening = [game.opened(game.app.mint_id()) for _ in range(5)]
+    opening = [game.opened(id) for id in [await game.store.mint() for _ in range(5)]]
     opened = await asyncio.gather(*opening, return_exceptions=True)
     assert sum(isinstance(one, game.NotNow) for one in opened) == 3
     assert len(game.matches) == 2
@@ -297,11 +289,11 @@ async def test_of_many_that_come_at_once_no_more_matches_begin_than_may(client, 
 
 async def test_a_full_worker_begins_no_further_match(client, game, monkeypatch):
     monkeypatch.setattr(game, "MAX_MATCHES", 1)
-    id = game.app.mint_id()
+    id = await game.store.mint()
     async with client.connect(f"/match/{id}") as ada:
         await next_of("snapshot", ada)
         with pytest.raises(HandshakeRefused) as refused:
-            async with client.connect(f"/match/{game.app.mint_id()}"):
+            async with client.connect(f"/match/{await game.store.mint()}"):
                 pass
         assert refused.value.status == 503
         async with client.connect(f"/match/{id}") as bob:
@@ -344,32 +336,89 @@ async def test_the_lobby_says_where_a_match_is(client, game):
     ]
 
 
-async def test_the_table_keeps_each_pilots_best(client, game):
-    match = await game.opened(game.app.mint_id())
-    ship = match.join("session", "Ada").ship
-    for score in (5, 9, 2):
-        match.arena.ships[ship].score = score
-        await game.store.save(game.matches)
+@pytest.mark.parametrize(
+    "message",
+    [
+        None,
+        {"type": "new", "more": None},
+        {"type": "where", "id": "x", "more": None},
+        {"type": "where", "id": 5},
+        {"type": "name", "name": "Ada", "more": None},
+        {"type": "name", "name": " "},
+    ],
+)
+async def test_what_the_lobby_does_not_know_is_refused(client, message):
+    async with client.connect("/lobby") as lobby:
+        await lobby.send(message)
+        assert await lobby.wait_closed() == 1008
+
+
+async def test_who_asks_the_lobby_too_much_is_refused(client, game, monkeypatch):
+    monkeypatch.setattr(game, "MAX_ASKED", 10)
+    monkeypatch.setattr(game, "ASKED_A_SECOND", 0)
+    async with client.connect("/lobby") as lobby:
+        for _ in range(11):
+            await lobby.send({"type": "where", "id": "x"})
+        for _ in range(10):
+            await next_of("there", lobby)
+        assert await lobby.wait_closed() == 1008
+
+
+async def test_what_was_asked_is_forgotten_by_and_by(client, game, monkeypatch):
+    monkeypatch.setattr(game, "MAX_ASKED", 10)
+    async with client.connect("/lobby") as lobby:
+        for _ in range(5):
+            for _ in range(game.MAX_ASKED):
+                await lobby.send({"type": "where", "id": "x"})
+                await next_of("there", lobby)
+            for _ in range(game.MAX_ASKED // game.ASKED_A_SECOND):
+                game.look_round()
+
+
+async def scored(game: ModuleType, match: Match, session: str, name: str, score: int) -> list[tuple[str, int]]:
+    """The table when the player of that session has so many points."""
+    match.arena.ships[match.join(session, name).ship].score = score
     await game.keep()
-    assert [score for _, score in game.directory.scores] == [9]
+    return game.directory.scores
+
+
+async def test_a_pilot_is_in_the_table_once_with_the_best_score_and_the_newest_name(client, game):
+    match = await game.opened(await game.store.mint())
+    [(who, _)] = await scored(game, match, "session", "Ada", 5)
+    assert who.startswith("Ada#")
+    assert await scored(game, match, "session", "Bob", 9) == [(who.replace("Ada", "Bob"), 9)]
+    assert await scored(game, match, "session", "Eve", 2) == [(who.replace("Ada", "Eve"), 9)]
+
+
+async def test_who_falls_out_of_the_table_leaves_nothing(client, game, monkeypatch):
+    monkeypatch.setattr("store.KEPT_SCORES", 2)
+    match = await game.opened(await game.store.mint())
+    for score, name in enumerate(("Ada", "Bob", "Eve", "Dan"), 1):
+        table = await scored(game, match, f"session of {name}", name, score)
+    assert [(who.partition("#")[0], score) for who, score in table] == [("Dan", 4), ("Eve", 3)]
+    assert await game.app.redis.zcard(game.app.redis_key("game:best")) == 2
+    assert sorted(await game.app.redis.hvals(game.app.redis_key("game:names"))) == [b"Dan", b"Eve"]
 
 
 async def test_while_redis_is_away_matches_go_on_and_none_begins(client, game, own_valkey):
-    async with client.connect(f"/match/{game.app.mint_id()}") as ada:
+    ids = [await game.store.mint() for _ in range(2)]
+    async with client.connect(f"/match/{ids[0]}") as ada, client.connect("/lobby") as lobby:
         await next_of("snapshot", ada)
         own_valkey.stop()
         await game.keep()
         for _ in range(5):
             await next_of("snapshot", ada)
-        async with client.connect(f"/match/{game.app.mint_id()}") as bob:
+        async with client.connect(f"/match/{ids[1]}") as bob:
             assert await bob.wait_closed() == 1013
+        await lobby.send({"type": "new"})
+        assert await lobby.wait_closed() == 1013
         own_valkey.start()
-        async with client.connect(f"/match/{game.app.mint_id()}") as bob:
+        async with client.connect(f"/match/{await game.store.mint()}") as bob:
             await next_of("snapshot", bob)
 
 
 async def test_checkpoints_and_the_list_end_by_themselves(client, game):
-    id = game.app.mint_id()
+    id = await game.store.mint()
     async with client.connect(f"/match/{id}") as ada:
         await next_of("snapshot", ada)
         await game.keep()

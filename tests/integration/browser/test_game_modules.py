@@ -87,6 +87,44 @@ def test_a_connection_that_falls_silent_is_opened_anew(page: GamePage) -> None:
     assert heeds is None
 
 
+@pytest.mark.parametrize("is_opened", [False, True], ids=["never opens", "opens and says nothing"])
+def test_a_connection_that_never_says_anything_is_opened_anew(page: GamePage, is_opened: bool) -> None:
+    """So a player is back soon after the network is, whatever became of the attempts meanwhile; in the lobby too."""
+    script = """
+        const sockets = [], states = [], timers = new Map(), waits = [];
+        const real = { WebSocket, setTimeout, clearTimeout };
+        globalThis.WebSocket = class { constructor() { sockets.push(this); } close() { this.isClosed = true; } };
+        globalThis.setTimeout = (call, ms) => { waits.push(ms); timers.set(waits.length, call); return waits.length; };
+        globalThis.clearTimeout = (id) => timers.delete(id);
+        function pass() {
+          const [[id, call]] = timers;
+          timers.delete(id);
+          call();
+        }
+        try {
+          it.link("/", { onMessage() {}, onState: ({ name }) => states.push(name) });
+          if (args[0]) {
+            sockets[0].readyState = real.WebSocket.OPEN;
+            sockets[0].onopen?.();
+          }
+          pass(); // the first message has not come
+          const isDropped = sockets[0].isClosed && !sockets[0].onmessage && !sockets[0].onclose;
+          pass(); // the pause is over
+          sockets[1].onmessage({ data: new Uint8Array([0xc0]).buffer });
+          return { states, waits, isDropped, sockets: sockets.length, left: timers.size };
+        } finally {
+          Object.assign(globalThis, real);
+        }
+    """
+    seen = page.run("link.js", script, is_opened)
+    assert "error" not in seen, "no timer is left to pass"
+    first, pause, second = seen.pop("waits")
+    assert (first, second) == (10_000, 10_000), "longer than a handshake may wait at the server"
+    assert pause < 200
+    states = ["connecting", "waiting", "connecting", "open"]
+    assert seen == {"states": states, "isDropped": True, "sockets": 2, "left": 0}
+
+
 def test_the_page_flies_as_the_server_does(page: GamePage) -> None:
     rng = random.Random(1)
     flight = [Controls(rng.random() < 0.8, rng.choice((-1, 0, 0, 1))) for _ in range(100) for _ in range(6)]

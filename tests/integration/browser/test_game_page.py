@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
 from math import hypot
 from pathlib import Path
+from socket import create_server
 
 import pytest
 import redis
@@ -13,10 +15,11 @@ import support.game_example  # noqa: F401  (from here on its modules can be impo
 from directory import Entry
 from selenium.webdriver.common.keys import Keys
 from support.chromium import browser
-from support.game_example import BY_MATCH, GAME, PATIENT
+from support.game_example import BY_MATCH, GAME, PATIENT, bots
 from support.game_page import GamePage
 from support.gateway import Gateway
 from support.valkey import ValkeyServer
+from websockets.sync.client import connect
 
 
 @pytest.fixture
@@ -123,6 +126,41 @@ def test_a_link_to_a_match_of_another_gateway_leads_there(valkey: ValkeyServer, 
         page = GamePage(driver, gateway.url)
         driver.get(f"{gateway.url}/#ffffffff.AAAAAAAAAAAAAAAAAAAAAA")
         page.wait(lambda: driver.current_url == f"{other}/#ffffffff.AAAAAAAAAAAAAAAAAAAAAA", "it stays where it is")
+
+
+def free_port() -> int:
+    with create_server(("127.0.0.1", 0)) as chosen:
+        return int(chosen.getsockname()[1])
+
+
+def test_the_lobby_shows_and_joins_a_match_of_another_gateway(
+    valkey: ValkeyServer, prefix: str, tmp_path: Path
+) -> None:
+    """With less than two gateways and a browser there is no such row."""
+    secret = {"STICKYGW_SECRET": "a secret of at least thirty-two bytes"}
+    shared = ["--redis", valkey.url, "--set", f"redis.prefix={prefix}", *BY_MATCH]
+    port = free_port()
+    south_url = f"http://127.0.0.1:{port}"
+    south_options = (*shared, "--bind", f"127.0.0.1:{port}", "--set", f"public_url={south_url}")
+    with (
+        Gateway(GAME, *shared, workers=1, environment=secret) as north,
+        Gateway(GAME, *south_options, workers=1, environment=secret) as south,
+        browser(tmp_path / "ada") as driver,
+    ):
+        assert south_url in south.urls
+        ada = GamePage(driver, north.url)
+        [match] = asyncio.run(bots.minted(south_url, 1))
+        with connect(f"ws://127.0.0.1:{port}/match/{match}", proxy=None, max_queue=None):  # nobody reads its snapshots
+            ada.wait(lambda: ada.listed(match), "the match is not listed")
+            assert ada.listed(match) == [match[-6:], "1 flying", f"worker 1 at {south_url}", "Join"]
+            assert ada.link(match) == f"{south_url}/#{match}"
+            ada.join(match)
+            assert driver.current_url == f"{south_url}/#{match}"
+            assert len(ada.ships) == 2
+
+            driver.get(f"{south_url}/#")
+            ada.wait(lambda: ada.listed(match), "the match is not listed where it is")
+            assert ada.listed(match)[2] == "worker 1", "it is here"
 
 
 def distance(one: dict[str, float], other: dict[str, float]) -> float:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import msgpack
 import pytest
 import support.game_example  # noqa: F401  (from here on its modules can be imported)
-from directory import FORGOTTEN_SECONDS, LEASE_SECONDS, MAX_LISTED, Directory, Entry
-
-from stickygw.config.settings import Settings
-from stickygw.supervision.roster import ENDING_SECONDS
+from directory import FORGOTTEN_SECONDS, MAX_LISTED, Directory, Entry
 
 
 def entry(until: float, *matches: tuple[str, int], url: str | None = None, slot: int = 0) -> bytes:
@@ -53,16 +50,12 @@ def test_what_other_code_has_written_is_passed_over(data):
     assert list(directory.workers) == ["aa/1"]
 
 
-def test_a_worker_that_stands_still_is_ended_before_others_may_begin_its_matches():
-    assert Settings().heartbeat_timeout + ENDING_SECONDS < LEASE_SECONDS
-
-
-def test_a_match_has_one_worker():
+@pytest.mark.parametrize("order", [(b"aa/0", b"aa/1"), (b"aa/1", b"aa/0")])
+def test_a_match_that_has_just_moved_is_shown_once_where_it_was_said_last(order):
     directory = Directory()
-    directory.read({b"aa/0": entry(10, ("aa.1", 1))}, now=9)
-    assert directory.has("aa.1", besides="aa/1")
-    assert not directory.has("aa.1", besides="aa/0")
-    assert not directory.has("aa.2", besides="aa/1")
+    fields = {b"aa/0": entry(10, ("aa.1", 1), ("aa.2", 3)), b"aa/1": entry(10.5, ("aa.1", 2), slot=1)}
+    directory.read({name: fields[name] for name in order}, now=9)
+    assert directory.listing()["matches"] == [["aa.2", 3, None, 0], ["aa.1", 2, None, 1]]
 
 
 def test_a_lobby_has_an_end():

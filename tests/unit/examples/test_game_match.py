@@ -7,7 +7,7 @@ import pytest
 import support.game_example  # noqa: F401  (from here on its modules can be imported)
 from hypothesis import given
 from hypothesis import strategies as st
-from match import AWAY_SECONDS, HELD_TICKS, MAX_PLAYERS, MAX_SEQUENCE, MAX_WAITING, Match, MatchFull
+from match import AWAY_SECONDS, HELD_TICKS, IDLE_SECONDS, MAX_PLAYERS, MAX_SEQUENCE, MAX_WAITING, Match, MatchFull
 from ship import DRIFTING, Controls
 
 LEFT, RIGHT, AHEAD = Controls(turn=-1), Controls(turn=1), Controls(thrust=True)
@@ -42,6 +42,24 @@ def test_being_there_for_a_moment_is_enough_to_keep_a_ship():
     match.join("a", "Ada")
     for present in [set(), {"a"}] * 3:
         assert match.noted(present, seconds=AWAY_SECONDS - 1) == []
+
+
+def test_a_ship_whose_player_is_there_and_silent_is_gone_at_last():
+    match = Match()
+    match.join("a", "Ada")
+    bob = match.join("b", "Bob")
+    for second in range(1, int(IDLE_SECONDS)):
+        assert match.noted({"a", "b"}, seconds=1.0) == []
+        bob.heard += second % 60 == 0  # as a hidden page's ping
+    assert match.noted({"a", "b"}, seconds=1.0) == ["Ada"]
+
+
+def test_who_comes_back_after_a_long_silence_has_time_to_say_something():
+    match = Match()
+    match.join("a", "Ada")
+    assert match.noted({"a"}, seconds=IDLE_SECONDS - 1) == []
+    match.join("a", "Ada")
+    assert match.noted({"a"}, seconds=IDLE_SECONDS - 1) == []
 
 
 def test_a_full_match_takes_those_who_come_back_and_no_others():

@@ -54,3 +54,20 @@ def test_after_a_lost_connection_a_match_may_be_a_checkpoint_older_and_no_more(t
     sight.check(snapshot(1000, ship(score=5)))
     sight.comes_back()
     assert (sight.check(snapshot(tick, ship(x=700))) == []) is is_fine
+
+
+def test_a_bot_finds_that_its_own_ship_is_gone():
+    sight = Sight()
+    sight.own = 1
+    assert sight.check(snapshot(1, ship(1), ship(2, x=700))) == []
+    assert sight.check(snapshot(2, ship(1))) == [], "another player has left"
+    [found] = sight.check(snapshot(3, ship(2, x=700)))
+    assert "ship 1, its own, is not there" in found
+
+
+def test_a_ship_that_a_bot_has_not_seen_since_it_came_back_is_no_loss():
+    sight = Sight()
+    sight.own = 1
+    sight.check(snapshot(1, ship(1)))
+    sight.comes_back()
+    assert sight.check(snapshot(2, ship(2, x=700))) == []
