@@ -59,7 +59,7 @@ class Arrivals:
         self.carries_local = False
         """Whether the other side is to have what is published for this worker alone: from when on it takes copies as
         they come, so that they stay in order."""
-        self.copies = Copies(bridge, on_open=self._begin)
+        self.copies = Copies(bridge, on_open=self._begin, ignores_store=is_same_slot)
         self._record = Record(max_bytes=max_record_bytes)
         self._asked: dict[str, None] = {}  # not recorded so far
         self._held: dict[str, None] = {}

@@ -110,11 +110,12 @@ class Bridge(Protocol):
     def publish_copy(self, address: str, publication: Publication) -> int:
         """`publish` to the copies alone, at a `local_address`. Its number."""
 
-    def ignore(self, origin: bytes) -> None:
-        """Take messages of `origin` as copies only, from now on: all of them come so, whatever the store does."""
+    def expect_copies(self, origin: bytes, *, ignores_store: bool) -> None:
+        """Messages of `origin` come as copies, from now on, all of them: whatever the store does. `ignores_store`: take
+        those only, else whichever comes first."""
 
-    def heed(self, origin: bytes) -> None:
-        """Take them from the store again. Idempotent."""
+    def expect_no_copies(self, origin: bytes) -> None:
+        """Take them from the store, as before. Idempotent."""
 
     def watch_for(self, channel: bytes, data: bytes, callback: Callable[[bytes], None]) -> None:
         """Call back, with its sender, before the store's next message from the sender of this envelope is looked at, if

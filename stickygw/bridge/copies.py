@@ -59,8 +59,8 @@ class Copies:
         """The partner, whose `origin` it is, said so. b"": it has died before."""
         self._origin = origin
         self._open_at_pong()
-        if self.is_open and origin and self._ignores_store:
-            self._bridge.ignore(origin)
+        if self.is_open:
+            self._expect()
 
     def _open_at_pong(self) -> None:
         def ponged(is_answered: bool) -> None:
@@ -74,7 +74,7 @@ class Copies:
     def end(self) -> None:
         """None comes any more. Idempotent."""
         if self._origin:
-            self._bridge.heed(self._origin)
+            self._bridge.expect_no_copies(self._origin)
         self._is_over = True
         if not self.is_open:
             self.settled()
@@ -84,10 +84,13 @@ class Copies:
         if self.is_open:
             return
         self.is_open = True
-        if self._origin and not self._is_over and self._ignores_store:
-            self._bridge.ignore(self._origin)
+        self._expect()
         self._bridge.stop_watching(self._overtaken)
         held, self._held = self._held, []
         for channel, data in held:
             self._bridge.take_copy(channel, data)
         self._on_open()
+
+    def _expect(self) -> None:
+        if self._origin and not self._is_over:
+            self._bridge.expect_copies(self._origin, ignores_store=self._ignores_store)

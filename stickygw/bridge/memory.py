@@ -148,11 +148,11 @@ class MemoryBridge:
         self._copy(address, published, [tee for tee, with_local in self._tees.items() if with_local])
         return published.number
 
-    def ignore(self, origin: bytes) -> None:
-        """See `Bridge.ignore`: nothing gets lost here, so whichever is first is as good."""
+    def expect_copies(self, origin: bytes, *, ignores_store: bool) -> None:
+        """See `Bridge.expect_copies`: nothing gets lost here, so whichever is first is as good."""
 
-    def heed(self, origin: bytes) -> None:
-        """See `Bridge.heed`."""
+    def expect_no_copies(self, origin: bytes) -> None:
+        """See `Bridge.expect_no_copies`."""
 
     def watch_for(self, channel: bytes, data: bytes, callback: Callable[[bytes], None]) -> None:
         """See `Bridge.watch_for`: here nothing leaves a hole."""

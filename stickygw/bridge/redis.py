@@ -71,7 +71,7 @@ class RedisBridge:
         self._clock = clock
         self._addresses: dict[bytes, str] = {}
         self._tees: dict[OnCopy, bool] = {}  # whether for what is local too
-        self._ignored: set[bytes] = set()  # origins whose copies come
+        self._copied: dict[bytes, bool] = {}  # origins whose copies come; whether what the store has is ignored
         self._watched: dict[tuple[bytes, bytes], tuple[int, Callable[[bytes], None]]] = {}  # by channel and origin
         self._partners: dict[bytes, None] = {}  # whose messages come twice
         self._numbering = Numbering()
@@ -223,13 +223,13 @@ class RedisBridge:
         """See `Bridge.ping`."""
         self._subscriber.ping(callback)
 
-    def ignore(self, origin: bytes) -> None:
-        """See `Bridge.ignore`."""
-        self._ignored.add(origin)
+    def expect_copies(self, origin: bytes, *, ignores_store: bool) -> None:
+        """See `Bridge.expect_copies`."""
+        self._copied[origin] = ignores_store
 
-    def heed(self, origin: bytes) -> None:
-        """See `Bridge.heed`."""
-        self._ignored.discard(origin)
+    def expect_no_copies(self, origin: bytes) -> None:
+        """See `Bridge.expect_no_copies`."""
+        self._copied.pop(origin, None)
 
     def watch_for(self, channel: bytes, data: bytes, callback: Callable[[bytes], None]) -> None:
         """See `Bridge.watch_for`."""
@@ -275,7 +275,7 @@ class RedisBridge:
             first, callback = self._watched.get((channel, envelope.origin), (envelope.sequence + 1, None))
             if callback is not None and envelope.sequence >= first:
                 callback(envelope.origin)
-        if not is_copy and envelope.origin in self._ignored and envelope.opcode != HEAD:
+        if not is_copy and self._copied.get(envelope.origin) and envelope.opcode != HEAD:
             return
         if is_copy:
             self._partners.pop(envelope.origin, None)
@@ -303,7 +303,7 @@ class RedisBridge:
     def _take_head(self, address: str, head: Envelope) -> None:
         # Copies overtake it, so they prove nothing of what was lost before the first of them; nor may it make those old
         # that are on their way.
-        has_copies = head.origin in self._partners or head.origin in self._ignored
+        has_copies = head.origin in self._partners or head.origin in self._copied
         if has_copies or (
             self._order.judge(address, head.origin, head.sequence) is not Verdict.OLD or head.payload == OVERTAKEN
         ):

@@ -116,8 +116,8 @@ class PromisingWorld(MoveWorld):
             link = self.link
             if link is not None:
                 for _ in range(4):
-                    self.settle(OLD)
-                    self.settle(NEW)
+                    for number in (OLD, NEW, OTHER):
+                        self.settle(number)
                     self.finish()
                     self.move(set(range(CLIENTS)))
                     self.finish()

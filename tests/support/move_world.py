@@ -1,4 +1,4 @@
-"""An old worker, a new one, and another; clients on them, and a move that is taken step by step: `MoveWorld`.
+"""An old worker, a new one, and another; clients on them, and a move to one or both, step by step: `MoveWorld`.
 
 What has to be true of it is in `support.move_promises`.
 """
@@ -62,8 +62,8 @@ class MoveWorld:
         self.is_giving = False  # a message to a hub, now
         self.max_record_bytes = MAX_RECORD_BYTES
         self.workers = [self.new_worker() for _ in range(3)]
-        self.link: MoveLink | None = None
-        self.links: list[MoveLink] = []
+        self.open: list[MoveLink] = []  # of the move that is under way
+        self.links: list[MoveLink] = []  # of all
         self.clients = [Client(f"session:{number}") for number in range(CLIENTS)]
         for number, client in enumerate(self.clients):  # four, one and two
             self.workers[(OLD, OLD, OLD, OLD, NEW, OTHER, OTHER)[number]].connections.append(Connection(client))
@@ -81,8 +81,13 @@ class MoveWorld:
                     stay.told = self.tick()
                     stay.sure = stay.sure or stay.told
 
+    @property
+    def link(self) -> MoveLink | None:
+        """The only one, or the first of two."""
+        return self.open[0] if self.open else None
+
     def adopted(self) -> set[Client]:
-        return {connection.client for connection in self.workers[NEW].connections}
+        return {connection.client for link in self.open for connection in link.new.connections}
 
     def begin(self, rooms: list[set[str]], is_begun: bool, is_record_small: bool = False) -> None:
         """Clients are in `rooms`; a move has begun so far that they can go, if `is_begun`."""
@@ -215,23 +220,27 @@ class MoveWorld:
         """Who gets what `worker` publishes without the store. A client between two workers is near whichever of them
         has it at last."""
         near: dict[Client, str] = {}
-        link = self.link
         for other in self.workers:
             for each in other.connections:
-                if is_local and each.is_frozen and link is not None and not link.is_same_slot:
+                way = next((link for link in self.open if each.client in link.sent), None) if each.is_frozen else None
+                if is_local and way is not None and not way.is_same_slot:
                     near[each.client] = "on its way"  # to where it is not meant
                 elif other is worker:
                     near[each.client] = "here"
-                elif (
-                    link is not None
-                    and not link.ended
-                    and {worker, other} == {link.old, link.new}
-                    and (not is_local or (link.departures if worker is link.old else link.arrivals).carries_local)
-                ):
-                    # Else the store may bring what is newer before the copy is read, and a gap is told.
-                    is_open = link.departures.copies.is_open and link.arrivals.copies.is_open
-                    near.setdefault(each.client, "linked" if is_open else "soon linked")
+                elif way is None or worker is way.new:
+                    for link in self.open:
+                        if {worker, other} == {link.old, link.new} and self.carries(link, worker, is_local=is_local):
+                            # Else the store may bring what is newer before the copy is read, and a gap is told; or
+                            # who is to get it may have gone to the third, which has no link to this worker.
+                            is_open = link.departures.copies.is_open and link.arrivals.copies.is_open
+                            is_open = is_open and (worker is link.old or len(self.open) == 1)
+                            near.setdefault(each.client, "linked" if is_open else "soon linked")
         return near
+
+    def carries(self, link: MoveLink, worker: MovingWorker, *, is_local: bool) -> bool:
+        """Whether the other one gets a copy over it."""
+        end = link.departures if worker is link.old else link.arrivals
+        return not link.ended and (not is_local or end.carries_local)
 
     def publish_when_given_something(self, number: int, rooms: list[str]) -> None:
         self.when_given_something(number, partial(self.publish, number, rooms, False))
@@ -318,34 +327,41 @@ class MoveWorld:
 
     # What the move does
 
-    def begin_move(self, is_same_slot: bool, is_ready: bool) -> None:
-        if self.link is None:
-            old, new = self.workers[OLD], self.workers[NEW]
-            self.link = MoveLink(old, new, is_same_slot, self.tick(), self.max_record_bytes)
-            self.links.append(self.link)
-            self.link.begin(self.told)
+    def begin_move(self, is_same_slot: bool, is_ready: bool, is_wide: bool = False) -> None:
+        """`is_wide`: to both others, of whom neither has the old one's slot."""
+        if not self.open:
+            old, *others = self.workers
+            for new in others if is_wide else others[:1]:
+                link = MoveLink(old, new, is_same_slot and not is_wide, self.tick(), self.max_record_bytes)
+                self.open.append(link)
+                self.links.append(link)
+                link.begin(self.told)
         if is_ready and all(worker.line.connected.is_set() for worker in self.workers):
             # To go at once: few examples would come so far by themselves.
             self.finish()
-            self.settle(OLD)
-            self.settle(NEW)
+            for number in (OLD, NEW, OTHER):
+                self.settle(number)
             self.finish()
 
     def settle(self, number: int) -> None:
-        if self.link is not None and not self.link.ended:
-            self.link.settle(self.workers[number])
+        worker = self.workers[number]
+        for link in self.open:
+            if not link.ended and worker in (link.old, link.new):
+                link.settle(worker)
 
     def move(self, numbers: set[int]) -> None:
-        link = self.link
-        if link is not None and not link.ended:
-            found = [self.find(number) for number in sorted(numbers)]
-            with link.old.loop.running():
-                link.move([each[1] for each in found if each is not None and each[0] is link.old])
+        """Of two workers, each client belongs to one."""
+        for place, link in enumerate(self.open):
+            if not link.ended:
+                found = [self.find(number) for number in sorted(numbers) if number % len(self.open) == place]
+                with link.old.loop.running():
+                    link.move([each[1] for each in found if each is not None and each[0] is link.old])
 
     def move_and_adopt(self, numbers: set[int], count: int) -> None:
         self.read_publishes(OLD, 99)
         self.move(numbers)
         self.read_new(count)
+        self.read_new(count, number=OTHER)
 
     def publish_to_the_store(self, number: int, rooms: list[str]) -> None:
         """And those who hear it have not received it."""
@@ -353,25 +369,25 @@ class MoveWorld:
         for each in (OLD, NEW, OTHER):
             self.read_publishes(each, 99)
 
-    def read_new(self, count: int, refuses: bool = False) -> None:
-        link = self.link
-        if link is not None:
-            with link.new.loop.running():
-                for _ in range(min(count, len(link.to_new))):
-                    link.read_new(self.arrived, refuses=refuses)
+    def read_new(self, count: int, refuses: bool = False, number: int = NEW) -> None:
+        for link in self.open:
+            if link.new is self.workers[number]:
+                with link.new.loop.running():
+                    for _ in range(min(count, len(link.to_new))):
+                        link.read_new(self.arrived, refuses=refuses)
 
-    def arrived(self, connection: Connection) -> None:
+    def arrived(self, worker: MovingWorker, connection: Connection) -> None:
         for stay in connection.client.stays:
-            if stay.end is None and stay.sure is None and self.workers[NEW].bridge.is_heard(stay.address):
+            if stay.end is None and stay.sure is None and worker.bridge.is_heard(stay.address):
                 stay.sure = self.tick()
 
-    def read_old(self, count: int) -> None:
-        link = self.link
-        if link is not None:
-            with link.old.loop.running():
-                for _ in range(min(count, len(link.to_old))):
-                    self.published_before = len(self.messages)
-                    link.read_old(self.refused)
+    def read_old(self, count: int, number: int = NEW) -> None:
+        for link in self.open:
+            if link.new is self.workers[number]:
+                with link.old.loop.running():
+                    for _ in range(min(count, len(link.to_old))):
+                        self.published_before = len(self.messages)
+                        link.read_old(self.refused)
 
     def refused(self, connection: Connection) -> None:
         """The new worker does not take it, and the old one closes it."""
@@ -382,34 +398,44 @@ class MoveWorld:
 
     def finish_move(self) -> None:
         """All have gone that can; those that are left stay, and the new worker is the next old one."""
-        link = self.link
-        if link is None or link.sent or link.ended:
+        links = self.open
+        if not links or any(link.sent or link.ended for link in links):
             return
-        if not (link.departures.copies.is_open and link.arrivals.copies.is_open):
+        if not all(link.departures.copies.is_open and link.arrivals.copies.is_open for link in links):
             return
-        link.finish()
-        self.read_new(999)
-        self.read_old(999)
-        with link.old.loop.running():
-            link.end(link.old)
-        self.link = None
+        for link in links:
+            link.finish()
+        for number in (NEW, OTHER):
+            self.read_new(999, number=number)
+        for link in links:
+            self.read_publishes(self.workers.index(link.new), 999)  # it answers when the store has answered it
+        while any(link.to_new or link.to_old for link in links):
+            for number in (NEW, OTHER):
+                self.read_old(999, number)
+                self.read_new(999, number=number)
+        for link in links:
+            for worker in (link.new, link.old):
+                with worker.loop.running():
+                    link.end(worker)
+        self.open = []
         self.workers[OLD], self.workers[NEW] = self.workers[NEW], self.workers[OLD]
 
     def die(self, number: int) -> None:
-        """The process ends; its partner reads what it had sent; it has a successor."""
+        """The process ends; its partners read what it had sent; it has a successor."""
         worker = self.workers[number]
         self.is_calm, self.has_died = False, True
         worker.is_dead = True
         self.bus.lines.remove(worker.line)
-        link, survivor = self.link, self.workers[NEW if number == OLD else OLD]
-        if link is not None:
-            if number == OLD:
-                self.read_new(999)
+        for link in [link for link in self.open if worker in (link.old, link.new)]:
+            partner = self.workers.index(link.new)
+            if worker is link.old:
+                self.read_new(999, number=partner)
             else:
-                self.read_old(999)
+                self.read_old(999, partner)
+            survivor = link.new if worker is link.old else link.old
             with survivor.loop.running():
                 link.end(survivor)
-            self.link = None
+            self.open.remove(link)
         alive = {connection.client for each in self.workers if each is not worker for connection in each.connections}
         for client in self.clients:
             client.is_lost = client.is_lost or client not in alive
@@ -424,7 +450,7 @@ class MoveWorld:
             or worker.line.has_changes
             or worker.line.owes_heads
             for worker in self.workers
-        ) or (self.link and (self.link.to_new or self.link.to_old)):
+        ) or any(link.to_new or link.to_old for link in self.open):
             for number in (OLD, NEW, OTHER):
                 self.ask(number)
                 self.tell_heads(number)
@@ -432,5 +458,6 @@ class MoveWorld:
                 self.read_publishes(number, 99)
                 self.receive(number, 99)
                 self.turn(number)
-            self.read_new(99)
-            self.read_old(99)
+            for number in (NEW, OTHER):
+                self.read_new(99, number=number)
+                self.read_old(99, number)

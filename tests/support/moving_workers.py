@@ -193,7 +193,7 @@ class MoveLink:
             self.is_finished = True
             self.to_new.append(("finished",))
 
-    def read_new(self, arrived: Callable[[Connection], None], *, refuses: bool = False) -> None:
+    def read_new(self, arrived: Callable[[MovingWorker, Connection], None], *, refuses: bool = False) -> None:
         """The new worker reads the next thing; if that is a connection, it `refuses` it."""
         match self.to_new.popleft():
             case ("copy", channel, data):
@@ -219,10 +219,9 @@ class MoveLink:
                     pinged=self.position.pinged,
                     positions=self.position.positions,
                 )
-                arrived(connection)
+                arrived(self.new, connection)
             case ("finished",):
                 self.arrivals.arrived()
-                self.end(self.new)
 
     def read_old(self, refused: Callable[[Connection], None]) -> None:
         """The old worker reads the next thing. `refused` is called before what that one refuses has left its rooms."""

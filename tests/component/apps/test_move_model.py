@@ -18,7 +18,7 @@ an_address = st.sampled_from((*ROOMS, ANN))
 some_rooms = st.lists(a_room, min_size=1, max_size=2, unique=True)
 some = st.integers(1, 5)
 a_worker = st.sampled_from((OLD, NEW, OTHER))
-one_of_the_two = st.sampled_from((OLD, NEW))
+one_of_the_others = st.sampled_from((NEW, OTHER))
 a_client = st.integers(0, CLIENTS - 1)
 some_clients = st.sets(a_client, min_size=1)
 yes_or_no = st.booleans()
@@ -59,15 +59,17 @@ class MoveModel(PromisingWorld, RuleBasedStateMachine):
     tell_heads = rule(number=a_worker)(PromisingWorld.tell_heads)
     be_slow = rule(number=a_worker)(PromisingWorld.be_slow)
 
-    begin_move = rule(is_same_slot=yes_or_no, is_ready=yes_or_no)(PromisingWorld.begin_move)
-    settle = rule(number=one_of_the_two)(PromisingWorld.settle)
+    begin_move = rule(is_same_slot=yes_or_no, is_ready=yes_or_no, is_wide=yes_or_no)(PromisingWorld.begin_move)
+    settle = rule(number=a_worker)(PromisingWorld.settle)
     move = rule(numbers=some_clients)(PromisingWorld.move)
     move_and_adopt = rule(numbers=some_clients, count=some)(PromisingWorld.move_and_adopt)
     publish_to_the_store = rule(number=a_client, rooms=some_rooms)(PromisingWorld.publish_to_the_store)
-    read_new = rule(count=some, refuses=st.sampled_from((False, False, True)))(PromisingWorld.read_new)
-    read_old = rule(count=some)(PromisingWorld.read_old)
+    read_new = rule(count=some, refuses=st.sampled_from((False, False, True)), number=one_of_the_others)(
+        PromisingWorld.read_new
+    )
+    read_old = rule(count=some, number=one_of_the_others)(PromisingWorld.read_old)
     finish_move = rule()(PromisingWorld.finish_move)
-    die = rule(number=one_of_the_two)(PromisingWorld.die)
+    die = rule(number=a_worker)(PromisingWorld.die)
 
     keeps_promises = invariant()(PromisingWorld.keeps_promises)
 

@@ -7,85 +7,57 @@ from collections.abc import Iterator
 import pytest
 from support.move_promises import PromisingWorld
 from support.move_world import CLIENTS, NEW, OLD, OTHER
-from support.moving_workers import MoveLink
-
-
-class WideWorld(PromisingWorld):
-    """The old worker gives to both others: `link` leads to the new one, `wide` to the other."""
-
-    def begin_both(self) -> None:
-        self.begin_move(False, False)
-        old, other = self.workers[OLD], self.workers[OTHER]
-        self.wide = MoveLink(old, other, False, self.tick())
-        self.wide.begin(self.told)
-        self.finish()
-        for link in (self.link, self.wide):
-            assert link is not None
-            link.settle(link.old)
-            link.settle(link.new)
-        self.finish()
-        assert self.wide.arrivals.copies.is_open
-        assert self.wide.departures.copies.is_open
-
-    def read_wide(self) -> None:
-        """Both read all that is in the link between them."""
-        with self.wide.new.loop.running():
-            while self.wide.to_new:
-                self.wide.read_new(self.arrived)
-        with self.wide.old.loop.running():
-            while self.wide.to_old:
-                self.wide.read_old(self.refused)
-
-    def finish(self) -> None:
-        super().finish()
-        while hasattr(self, "wide") and (self.wide.to_new or self.wide.to_old):
-            self.read_wide()
-            super().finish()
-
-    def end_both(self) -> None:
-        """As `MovingOut` does it: no link ends before the store has what each of the others published."""
-        self.wide.finish()
-        self.read_publishes(OTHER, 99)
-        self.read_wide()
-        with self.wide.old.loop.running():
-            self.wide.end(self.wide.old)
-        self.finish_move()
 
 
 @pytest.fixture
-def world() -> Iterator[WideWorld]:
-    world = WideWorld()
+def world() -> Iterator[PromisingWorld]:
+    """All are in one room; clients with even numbers belong to the new worker, the rest to the other one."""
+    world = PromisingWorld()
     try:
         world.begin([{"red"}] * CLIENTS, False)
-        world.begin_both()
+        world.begin_move(False, True, is_wide=True)
         yield world
         world.ends_well()
+        assert [client.got for client in world.clients] == [[*range(1, len(world.messages) + 1)]] * CLIENTS
     finally:
         world.bounds.undo()
 
 
-def test_what_a_copy_brought_before_the_store_had_it_does_not_come_twice(world: WideWorld) -> None:
+def publish_to_old(world: PromisingWorld) -> None:
+    """One at the other worker publishes, and has not reached the store when the old one gives it to its clients."""
     world.publish(5, ["red"], False)
-    world.read_wide()  # the copy; the store is slow
+    world.read_old(9, OTHER)
     world.turn(OLD)
     assert world.clients[0].got == [1]
+
+
+def test_what_a_copy_brought_before_the_store_had_it_does_not_come_twice(world: PromisingWorld) -> None:
+    publish_to_old(world)
     world.move_and_adopt({0}, 9)
-    world.move_and_adopt({1}, 9)
+    world.move_and_adopt({2}, 9)
     world.answer_ping(NEW)
     world.read_publishes(OTHER, 9)
-    world.end_both()
-    world.finish()
-    assert [client.got for client in world.clients] == [[1]] * CLIENTS
 
 
-def test_who_came_may_go_again_when_the_move_has_ended(world: WideWorld) -> None:
-    world.publish(5, ["red"], False)
-    world.read_wide()
-    world.turn(OLD)
+def test_who_came_may_go_again_when_the_move_has_ended(world: PromisingWorld) -> None:
+    publish_to_old(world)
     world.move_and_adopt({0}, 9)
     newcomer = world.workers[NEW].connections[-1]
     assert world.workers[NEW].audience._withheld.has(newcomer)
-    world.refuse(OTHER)  # it does not come through the store, ever
-    world.end_both()
-    world.finish()
-    assert not world.workers[OLD].audience._withheld.has(newcomer)  # the new one is the next old one
+    world.move({1, 2, 3})
+    for number in (NEW, OTHER):
+        world.read_new(9, number=number)
+        world.read_old(9, number)
+    world.finish_move()
+    world.answer_ping(OLD)  # it was the new one
+    assert not world.workers[OLD].audience._withheld.has(newcomer)
+
+
+def test_who_publishes_through_one_worker_and_then_through_another_is_heard_in_order(world: PromisingWorld) -> None:
+    world.publish(0, ["red"], False)
+    world.read_publishes(OLD, 9)
+    world.move({0})
+    world.read_new(9)
+    world.publish(0, ["red"], False)
+    world.read_publishes(NEW, 9)
+    world.receive(OTHER, 9)  # and not what is in the link
