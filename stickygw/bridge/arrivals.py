@@ -12,7 +12,7 @@ from stickygw.bridge.addresses import DIRECT, is_room, local_address, room_of
 from stickygw.bridge.base import Bridge, OnCopy, Publication
 from stickygw.bridge.copies import Copies
 from stickygw.bridge.hub import Hub
-from stickygw.bridge.record import MAX_RECORD_BYTES, Position, Record
+from stickygw.bridge.record import MAX_RECORD_BYTES, Position, Record, in_order
 from stickygw.bridge.room import Target
 from stickygw.bridge.withheld import Withheld
 from stickygw.wire.envelope import CLOSE
@@ -66,6 +66,7 @@ class Arrivals:
         self._number = 0  # of the last Listening
         self._sure_from: dict[str, int] = {}  # from which Listening on nothing was missed there
         self._due: dict[str, None] = {}  # what the next one is to name
+        self._keys: dict[bytes, int] = {}  # affinity keys that have come, and where the record was then
         self._is_renewing = False
         self._owed: Callable[[str], bool] = lambda _address: False
         self._own_at_first: dict[str, int] = {}  # our number when we were told of an address: perhaps never copied
@@ -99,7 +100,7 @@ class Arrivals:
         if self._is_over:
             return
         for address in addresses:
-            self._record.begin(_places(address) if self._is_same_slot else (address,))
+            self._record.begin(_places(address))
             self._own_before[address] = self._own_number(address)
         self._tell(addresses)
 
@@ -128,6 +129,17 @@ class Arrivals:
             self._tell(due)
 
     # What comes, and is published here
+
+    @property
+    def keeps_local(self) -> bool:
+        """Whether it is to receive what is published for this worker alone."""
+        return self.carries_local or bool(self._keys)
+
+    def key_comes(self, key: bytes) -> None:
+        """What is kept for an affinity key is here now, and its connections are not: what is published for this worker
+        alone from now on is for them too. (Of the same slot, that is so for everybody.)"""
+        if not self._is_same_slot:
+            self._keys.setdefault(key, self._record.mark())
 
     def received(self, address: str, publication: Publication) -> None:
         """The bridge has brought it, or it was published here: with origin and number."""
@@ -159,14 +171,20 @@ class Arrivals:
         addresses: Sequence[str],
         groups: Sequence[bytes],
         *,
+        key: bytes | None = None,
         pinged: int,
         positions: Mapping[str, Position],
     ) -> None:
-        """`member` is here: it joins, and is given what it has not been given. It can be delivered to."""
+        """`member`, of the affinity `key`, is here: it joins, and is given what it has not been given. It can be
+        delivered to."""
         for address in addresses:
             self._join(address, member)
-        own = {place: positions.get(place, {}) for address in (DIRECT, *addresses) for place in _places(address)}
+        places = _places if self._is_same_slot else lambda address: (address,)
+        own = {place: positions.get(place, {}) for address in (DIRECT, *addresses) for place in places(address)}
         missed = self._record.beyond(own)
+        if key in self._keys:
+            missed += self._record.since(self._keys[key], map(local_address, filter(is_room, addresses)))
+            missed.sort(key=in_order)
         for place, position in own.items():
             self._withheld.add(member, place, self._others(position), self._bridge.position_of(place))
         had = set(groups)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 from stickygw.bridge.base import Publication
 
@@ -30,6 +31,9 @@ class Recorded:
     def size(self) -> int:
         """Bytes that it counts."""
         return OVERHEAD_BYTES + len(self.publication.payload)
+
+
+in_order = attrgetter("order")
 
 
 class Record:
@@ -59,6 +63,15 @@ class Record:
         self._bytes += recorded.size
         return True
 
+    def mark(self) -> int:
+        """For `since`: what is kept from now on comes after it."""
+        return next(self._orders)
+
+    def since(self, mark: int, addresses: Iterable[str]) -> list[Recorded]:
+        """What is kept of these addresses and came after the `mark`, in order."""
+        found = [recorded for address in addresses for recorded in self._kept.get(address, ()) if recorded.order > mark]
+        return sorted(found, key=in_order)
+
     def clear(self) -> set[str]:
         """Forget what is kept, and go on; at which addresses something was."""
         forgotten = {address for address, kept in self._kept.items() if kept}
@@ -74,8 +87,7 @@ class Record:
             for recorded in self._kept.get(address, ())
             if recorded.publication.number > position.get(recorded.publication.origin, 0)
         ]
-        found.sort(key=lambda recorded: recorded.order)
-        return found
+        return sorted(found, key=in_order)
 
     def drop_until(self, positions: Mapping[str, Position]) -> None:
         """Forget what is not beyond: positions only grow, so nobody who comes later needs it."""

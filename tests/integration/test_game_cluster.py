@@ -93,10 +93,9 @@ async def test_a_reload_moves_matches_with_their_players() -> None:
 
 @pytest.mark.long
 async def test_matches_and_players_of_slots_that_are_scaled_away_move_in_one_piece() -> None:
-    """They go to another slot, behind their match: of what it tells its room meanwhile nothing is kept for them there,
-    as it is where a worker is replaced. So a snapshot may be missing; the next one says all."""
+    """They go to another slot, behind their match, and miss nothing of what it tells its room there meanwhile."""
     with Gateway(GAME, *BY_MATCH, workers=4) as gateway:
-        async with playing(gateway.url, matches=12, bots_each=3, hz=10, may_miss=True) as game:
+        async with playing(gateway.url, matches=12, bots_each=3, hz=10) as game:
             await game.points(3)
             before = {id: set(slots) for id, slots in game.places.items()}
             scores = {bot: bot.score for bot in game.bots}

@@ -17,11 +17,10 @@ SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Playing:
-    """`bots` that play, and what they have seen together; `may_miss`: a snapshot that is missing is nothing wrong."""
+    """`bots` that play, and what they have seen together."""
 
     bots: list[example.Bot]
     tally: example.Tally
-    may_miss: bool
 
     async def ticks(self, count: int) -> None:
         """Until every bot has seen so many further ticks, its own connection lost meanwhile or not."""
@@ -39,8 +38,7 @@ class Playing:
 
     def check(self) -> None:
         """Nobody has seen anything that cannot be."""
-        wrong = [what for what in self.tally.violations if not (self.may_miss and " came right after " in what)]
-        assert not wrong, example.summary(self.tally)
+        assert not self.tally.violations, example.summary(self.tally)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Until `condition()`; fails as soon as somebody has seen what cannot be, for they may play no longer."""
@@ -53,9 +51,7 @@ class Playing:
 
 
 @asynccontextmanager
-async def playing(
-    url: str, *, matches: int, bots_each: int, hz: float, may_miss: bool = False
-) -> AsyncIterator[Playing]:
+async def playing(url: str, *, matches: int, bots_each: int, hz: float) -> AsyncIterator[Playing]:
     """They play until the context ends, and have then seen nothing that cannot be."""
     tally = example.Tally()
     ids = await example.minted(url, matches)
@@ -64,7 +60,7 @@ async def playing(
         for number, id in enumerate(ids)
         for bot in range(bots_each)
     ]
-    game = Playing(bots, tally, may_miss)
+    game = Playing(bots, tally)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(bot.play()) for bot in bots]
         try:

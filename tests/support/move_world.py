@@ -239,8 +239,8 @@ class MoveWorld:
 
     def carries(self, link: MoveLink, worker: MovingWorker, *, is_local: bool) -> bool:
         """Whether the other one gets a copy over it."""
-        end = link.departures if worker is link.old else link.arrivals
-        return not link.ended and (not is_local or end.carries_local)
+        is_carried = link.departures.carries_local if worker is link.old else link.arrivals.keeps_local
+        return not link.ended and (not is_local or is_carried)
 
     def publish_when_given_something(self, number: int, rooms: list[str]) -> None:
         self.when_given_something(number, partial(self.publish, number, rooms, False))

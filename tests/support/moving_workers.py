@@ -127,6 +127,8 @@ class MoveLink:
     is_same_slot: bool
     started: int
     max_record_bytes: int = MAX_RECORD_BYTES
+    key: bytes | None = None
+    """The affinity key of all who come."""
     to_new: deque[tuple[Any, ...]] = field(default_factory=deque)
     to_old: deque[tuple[Any, ...]] = field(default_factory=deque)
     departures: Departures = None  # type: ignore[assignment]
@@ -216,6 +218,7 @@ class MoveLink:
                     connection,
                     ticket.addresses,
                     ticket.groups,
+                    key=self.key,
                     pinged=self.position.pinged,
                     positions=self.position.positions,
                 )

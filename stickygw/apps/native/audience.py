@@ -120,10 +120,10 @@ class Audience:
         return self._sent()
 
     def publish_local(self, room: str, message: PreparedMessage, exclude: Member | None) -> None:
-        """To the members of `room` on this worker; while it is replaced, to those of both."""
+        """To the members of `room` on this worker. While it is replaced, to those of both; while affinity keys move
+        here, to those too that follow them."""
         self._hub.publish(check_room(room), message, exclude=exclude)
-        moves: list[Departures | Arrivals] = [*self._departures, *self._arrivals]
-        if any(move.carries_local for move in moves):
+        if any(move.carries_local for move in self._departures) or any(move.keeps_local for move in self._arrivals):
             address, publication = local_address(room), Publication(message.opcode, message.payload)
             self._record(address, publication, self._bridge.publish_copy(address, publication))
 

@@ -76,13 +76,13 @@ class Coming:
         self._starting: dict[HandOverId, Callable[[], None]] = {}
         """Adopted, and not served yet: that it is ours is still to be sent."""
         self._link = MoveLink(sock, on_message=self._received, on_closed=self._closed)
-        self._keys = ComingKeys(runtime, self._link)
         self._rooms = runtime.audience.arrivals(
             send_copy=partial(send_copy, self._link),
             send_listening=lambda number, addresses: self._link.send(Listening(number, addresses)),
             on_gap=runtime.gaps.add,
             is_same_slot=is_same_slot,
         )
+        self._keys = ComingKeys(runtime, self._link, on_taking=self._rooms.key_comes)
         runtime.sessions.expect()
         runtime.spawn(self._settle())
 
@@ -202,8 +202,14 @@ class Coming:
             undo.pop_all()
             undo.callback(on_ended)
             undo.callback(connection.let_go)
-            positions = self._positions
-            self._rooms.arrive(connection, state.addresses, state.groups, pinged=self._pinged, positions=positions)
+            self._rooms.arrive(
+                connection,
+                state.addresses,
+                state.groups,
+                key=state.offer.key,
+                pinged=self._pinged,
+                positions=self._positions,
+            )
             undo.pop_all()
             return connection
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 
 from stickygw.apps.native.key_state import MAX_KEY_STATE_BYTES, NoKeyState, text_of, unpack_key_state
 from stickygw.apps.native.runtime import Runtime, settled
@@ -22,11 +23,15 @@ MAX_BYTES = MAX_KEY_STATE_BYTES + 64 * 1024
 
 
 class ComingKeys:
-    """One move's keys, at the worker they come to. It is one of `Runtime.coming_keys` while somebody may wait."""
+    """One move's keys, at the worker they come to. It is one of `Runtime.coming_keys` while somebody may wait.
 
-    def __init__(self, runtime: Runtime, link: MoveLink) -> None:
+    `on_taking` is called with each before its ``on_key_in``.
+    """
+
+    def __init__(self, runtime: Runtime, link: MoveLink, *, on_taking: Callable[[bytes], None]) -> None:
         self._runtime = runtime
         self._link = link
+        self._on_taking = on_taking
         self._hooks = runtime.app.handlers.key_in
         self._is_complete = False
         self._list = runtime.loop.create_future()
@@ -64,6 +69,7 @@ class ComingKeys:
             self._refuse(key, str(error))
         else:
             self._taking.add(key)
+            self._on_taking(key)
             self._runtime.spawn(self._take(key, values))
         finally:
             for fd in fds:

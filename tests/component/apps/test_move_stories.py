@@ -419,3 +419,18 @@ def test_copies_wait_for_a_store_that_is_slow() -> None:
 
     world = told_by(tell, is_ready=False)
     assert [client.got for client in world.clients] == [[1, 2]] * CLIENTS
+
+
+def test_what_an_applications_key_tells_its_worker_alone_is_for_those_who_follow_it() -> None:
+    def tell(world: PromisingWorld) -> None:
+        world.begin_move(False, True)
+        assert world.link is not None
+        world.publish_local(4, "red")
+        world.link.key = b"a match"
+        world.link.arrivals.key_comes(world.link.key)
+        world.publish_local(4, "red")
+        world.publish_local(4, "red")
+        world.move_and_adopt({0, 1}, 9)
+
+    world = told_by(tell, is_ready=False)
+    assert [client.got for client in world.clients[:5]] == [*[[2, 3]] * 4, [1, 2, 3]]

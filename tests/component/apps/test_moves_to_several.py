@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
-import pytest
 from support.move_promises import PromisingWorld
 from support.move_world import CLIENTS, NEW, OLD, OTHER
 
 
-@pytest.fixture
-def world() -> Iterator[PromisingWorld]:
-    """All are in one room; clients with even numbers belong to the new worker, the rest to the other one."""
+@contextmanager
+def both_ways() -> Iterator[PromisingWorld]:
+    """All are in one room; clients with even numbers belong to the new worker, the rest to the other one. In the end
+    all have all, in order."""
     world = PromisingWorld()
     try:
         world.begin([{"red"}] * CLIENTS, False)
@@ -31,33 +32,49 @@ def publish_to_old(world: PromisingWorld) -> None:
     assert world.clients[0].got == [1]
 
 
-def test_what_a_copy_brought_before_the_store_had_it_does_not_come_twice(world: PromisingWorld) -> None:
-    publish_to_old(world)
-    world.move_and_adopt({0}, 9)
-    world.move_and_adopt({2}, 9)
-    world.answer_ping(NEW)
-    world.read_publishes(OTHER, 9)
+def test_what_a_copy_brought_before_the_store_had_it_does_not_come_twice() -> None:
+    with both_ways() as world:
+        publish_to_old(world)
+        world.move_and_adopt({0}, 9)
+        world.move_and_adopt({2}, 9)
+        world.answer_ping(NEW)
+        world.read_publishes(OTHER, 9)
 
 
-def test_who_came_may_go_again_when_the_move_has_ended(world: PromisingWorld) -> None:
-    publish_to_old(world)
-    world.move_and_adopt({0}, 9)
-    newcomer = world.workers[NEW].connections[-1]
-    assert world.workers[NEW].audience._withheld.has(newcomer)
-    world.move({1, 2, 3})
-    for number in (NEW, OTHER):
-        world.read_new(9, number=number)
-        world.read_old(9, number)
-    world.finish_move()
-    world.answer_ping(OLD)  # it was the new one
-    assert not world.workers[OLD].audience._withheld.has(newcomer)
+def test_who_came_may_go_again_when_the_move_has_ended() -> None:
+    with both_ways() as world:
+        publish_to_old(world)
+        world.move_and_adopt({0}, 9)
+        newcomer = world.workers[NEW].connections[-1]
+        assert world.workers[NEW].audience._withheld.has(newcomer)
+        world.move({1, 2, 3})
+        for number in (NEW, OTHER):
+            world.read_new(9, number=number)
+            world.read_old(9, number)
+        world.finish_move()
+        world.answer_ping(OLD)  # it was the new one
+        assert not world.workers[OLD].audience._withheld.has(newcomer)
 
 
-def test_who_publishes_through_one_worker_and_then_through_another_is_heard_in_order(world: PromisingWorld) -> None:
-    world.publish(0, ["red"], False)
-    world.read_publishes(OLD, 9)
-    world.move({0})
-    world.read_new(9)
-    world.publish(0, ["red"], False)
-    world.read_publishes(NEW, 9)
-    world.receive(OTHER, 9)  # and not what is in the link
+def test_who_publishes_through_one_worker_and_then_through_another_is_heard_in_order() -> None:
+    with both_ways() as world:
+        world.publish(0, ["red"], False)
+        world.read_publishes(OLD, 9)
+        world.move({0})
+        world.read_new(9)
+        world.publish(0, ["red"], False)
+        world.read_publishes(NEW, 9)
+        world.receive(OTHER, 9)  # and not what is in the link
+
+
+def test_a_number_that_is_told_after_a_loss_does_not_make_copies_old() -> None:
+    with both_ways() as world:
+        world.cut(OLD)
+        world.publish(2, ["red"], False)
+        world.mend(OLD)
+        world.tell_heads(OLD)
+        for number in (OLD, NEW, OTHER):
+            world.read_publishes(number, 9)
+        for number in (NEW, OTHER):
+            world.receive(number, 9)
+            world.read_new(9, number=number)
