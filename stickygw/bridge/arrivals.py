@@ -12,7 +12,7 @@ from stickygw.bridge.addresses import DIRECT, is_room, local_address, room_of
 from stickygw.bridge.base import Bridge, OnCopy, Publication
 from stickygw.bridge.copies import Copies
 from stickygw.bridge.hub import Hub
-from stickygw.bridge.record import MAX_RECORD_BYTES, Position, Record, in_order
+from stickygw.bridge.record import MAX_RECORD_BYTES, Latest, Position, Record, Recorded, in_order
 from stickygw.bridge.room import Target
 from stickygw.bridge.withheld import Withheld
 from stickygw.wire.envelope import CLOSE
@@ -66,7 +66,8 @@ class Arrivals:
         self._number = 0  # of the last Listening
         self._sure_from: dict[str, int] = {}  # from which Listening on nothing was missed there
         self._due: dict[str, None] = {}  # what the next one is to name
-        self._keys: dict[bytes, int] = {}  # affinity keys that have come, and where the record was then
+        self._keys: dict[bytes, int] = {}  # of another slot, those that have come, and where the record was then
+        self._local = Latest(max_bytes=max_record_bytes)  # what was published for this worker alone since
         self._is_renewing = False
         self._owed: Callable[[str], bool] = lambda _address: False
         self._own_at_first: dict[str, int] = {}  # our number when we were told of an address: perhaps never copied
@@ -100,7 +101,7 @@ class Arrivals:
         if self._is_over:
             return
         for address in addresses:
-            self._record.begin(_places(address))
+            self._record.begin(_places(address) if self._is_same_slot else (address,))
             self._own_before[address] = self._own_number(address)
         self._tell(addresses)
 
@@ -130,16 +131,23 @@ class Arrivals:
 
     # What comes, and is published here
 
-    @property
-    def keeps_local(self) -> bool:
-        """Whether it is to receive what is published for this worker alone."""
-        return self.carries_local or bool(self._keys)
-
     def key_comes(self, key: bytes) -> None:
         """What is kept for an affinity key is here now, and its connections are not: what is published for this worker
         alone from now on is for them too. (Of the same slot, that is so for everybody.)"""
+        self._carry_local()
         if not self._is_same_slot:
             self._keys.setdefault(key, self._record.mark())
+
+    def published_local(self, address: str, publication: Publication) -> None:
+        """It was published here for this worker alone, `address` being a `local_address`."""
+        if self._keys:
+            self._local.add(Recorded(self._record.mark(), address, publication))
+
+    def _carry_local(self) -> None:
+        """A room of one slot is in two workers from now on."""
+        if self._is_same_slot and not self.carries_local and not self._is_over:
+            self.carries_local = True
+            self._bridge.copy_to(self._send_copy, with_local=True)
 
     def received(self, address: str, publication: Publication) -> None:
         """The bridge has brought it, or it was published here: with origin and number."""
@@ -158,9 +166,7 @@ class Arrivals:
 
     def position(self, pinged: int, positions: Mapping[str, Position]) -> None:
         """Where those stand that come next: for each `Position`, before its connections arrive."""
-        if self._is_same_slot and not self.carries_local and not self._is_over:
-            self.carries_local = True
-            self._bridge.copy_to(self._send_copy, with_local=True)
+        self._carry_local()
         self._record.drop_until(positions)
         if pinged >= self._number:
             self._renew()
@@ -182,11 +188,12 @@ class Arrivals:
         places = _places if self._is_same_slot else lambda address: (address,)
         own = {place: positions.get(place, {}) for address in (DIRECT, *addresses) for place in places(address)}
         missed = self._record.beyond(own)
-        if key in self._keys:
-            missed += self._record.since(self._keys[key], map(local_address, filter(is_room, addresses)))
-            missed.sort(key=in_order)
+        rooms = list(filter(is_room, addresses))
+        mark = sys.maxsize if key is None else self._keys.get(key, sys.maxsize)  # nothing comes after that
+        missed += self._local.since(mark, set(map(local_address, rooms)))
+        missed.sort(key=in_order)
         for place, position in own.items():
-            self._withheld.add(member, place, self._others(position), self._bridge.position_of(place))
+            self._withheld.add(member, place, self._others(position), self._bridge.position_of(place), owner=self)
         had = set(groups)
         self._add_groups(member, had)
         given: list[tuple[str, PreparedMessage]] = []
@@ -203,6 +210,8 @@ class Arrivals:
                 had.add(publication.group)
         self._add_groups(member, had)
         self._tell_gaps(addresses, pinged, positions)
+        if rooms and not self._local.is_whole(mark):
+            self._on_gap(rooms)
         self._hub.give_missed(member, given)
         for order in orders:
             self._close(member, order)
@@ -219,7 +228,7 @@ class Arrivals:
     def _forget_at_pong(self, added: int) -> None:
         def ponged(is_answered: bool) -> None:
             if is_answered or not self._bridge.is_heard(DIRECT):
-                self._withheld.forget_until(added)
+                self._withheld.forget_until(added, owner=self)
             else:  # it is slow, and either answers at last or counts as away
                 self._forget_at_pong(added)
 
@@ -253,7 +262,7 @@ class Arrivals:
             self.carries_local = False
             self.copies.end()
             self._bridge.stop_copies(self._send_copy)
-            self._record = Record(max_bytes=0)
+            self._record, self._local = Record(max_bytes=0), Latest(max_bytes=0)
             self._release(self._held)
             self.arrived()
 

@@ -128,7 +128,7 @@ class Departures:
 
     def can_depart(self, member: Member) -> bool:
         """Whether its rooms are ready for it to go. If not, `on_ready` is called once they may be, or it waits for what
-        it had before it came here itself, a matter of one ping."""
+        it had before it came here itself: for a ping, or the end of a move from another slot."""
         return (
             self.copies.is_open
             and not self._withheld.has(member)

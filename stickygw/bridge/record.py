@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -64,13 +65,8 @@ class Record:
         return True
 
     def mark(self) -> int:
-        """For `since`: what is kept from now on comes after it."""
+        """An order behind what has come, and before what comes."""
         return next(self._orders)
-
-    def since(self, mark: int, addresses: Iterable[str]) -> list[Recorded]:
-        """What is kept of these addresses and came after the `mark`, in order."""
-        found = [recorded for address in addresses for recorded in self._kept.get(address, ()) if recorded.order > mark]
-        return sorted(found, key=in_order)
 
     def clear(self) -> set[str]:
         """Forget what is kept, and go on; at which addresses something was."""
@@ -101,3 +97,30 @@ class Record:
                 ]
                 self._bytes -= sum(recorded.size for recorded in kept)
                 self._bytes += sum(recorded.size for recorded in self._kept[address])
+
+
+class Latest:
+    """What came last, in order, whatever the address: `max_bytes` of it at most, then the oldest goes."""
+
+    def __init__(self, *, max_bytes: int = MAX_RECORD_BYTES) -> None:
+        self._kept: deque[Recorded] = deque()
+        self._bytes = 0
+        self._max_bytes = max_bytes
+        self._forgotten = -1  # the order of what went last
+
+    def add(self, recorded: Recorded) -> None:
+        """It came."""
+        self._kept.append(recorded)
+        self._bytes += recorded.size
+        while self._bytes > self._max_bytes:
+            oldest = self._kept.popleft()
+            self._bytes -= oldest.size
+            self._forgotten = oldest.order
+
+    def since(self, mark: int, addresses: Collection[str]) -> list[Recorded]:
+        """What came at these addresses after the `mark`."""
+        return [recorded for recorded in self._kept if recorded.order > mark and recorded.address in addresses]
+
+    def is_whole(self, mark: int) -> bool:
+        """Whether nothing that came after the `mark` is forgotten."""
+        return self._forgotten < mark

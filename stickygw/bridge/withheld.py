@@ -18,12 +18,13 @@ class Withheld:
     """Of each address and origin the members who have had more than has come here, and how much.
 
     Who leaves an address and joins it again still has had it, so an entry ends only when its number has come, when
-    nothing older can come (`forget_until`), or with its member.
+    nothing older can come (`forget_until`), or with its member. `owner` is the move that has brought a member.
     """
 
     def __init__(self, *, max_members: int = MAX_WITHHELD) -> None:
         self._had: dict[_Place, dict[Member, tuple[int, int]]] = {}  # the number, and when it was added
         self._places: dict[Member, set[_Place]] = {}
+        self._owners: dict[Member, object] = {}
         self._count = 0
         self._added = 0
         self._max_members = max_members
@@ -45,7 +46,9 @@ class Withheld:
         """Whether something is still to come that `member` must not get."""
         return member in self._places
 
-    def add(self, member: Member, address: str, position: Mapping[bytes, int], here: Mapping[bytes, int]) -> None:
+    def add(
+        self, member: Member, address: str, position: Mapping[bytes, int], here: Mapping[bytes, int], *, owner: object
+    ) -> None:
         """`member` came with `position`; so far has come what `here` says."""
         for origin, number in position.items():
             if number > here.get(origin, 0):
@@ -54,6 +57,7 @@ class Withheld:
                 self._count += member not in had
                 had[member] = (number, self._added)
                 self._places.setdefault(member, set()).add((address, origin))
+                self._owners[member] = owner
 
     def given(self, address: str, origin: bytes, number: int) -> frozenset[Member]:
         """Who had the one that comes now."""
@@ -70,11 +74,12 @@ class Withheld:
         for place in tuple(self._places.get(member, ())):
             self._remove(member, place)
 
-    def forget_until(self, added: int) -> None:
-        """All has come that could, of what was added when `added` were."""
+    def forget_until(self, added: int, *, owner: object) -> None:
+        """All has come that could, of what `owner` had added when `added` were."""
         for place, had in tuple(self._had.items()):
-            for member in [member for member, (_, order) in had.items() if order <= added]:
-                self._remove(member, place)
+            for member, (_, order) in tuple(had.items()):
+                if order <= added and self._owners[member] is owner:
+                    self._remove(member, place)
 
     def _remove(self, member: Member, place: _Place) -> None:
         had, places = self._had[place], self._places[member]
@@ -84,4 +89,4 @@ class Withheld:
             del self._had[place]
         places.remove(place)
         if not places:
-            del self._places[member]
+            del self._places[member], self._owners[member]

@@ -38,6 +38,7 @@ class OrphanWatch:
         self._is_alone = is_alone
         self._seconds = seconds
         self._since = 0.0  # the loop writes it too; a reference is replaced in one step
+        self._is_stopped = False
         # A daemon: no exit waits for it, and it waits for every exit.
         self._thread = threading.Thread(target=self._look_on, name="orphan watch", daemon=True)
 
@@ -50,9 +51,15 @@ class OrphanWatch:
         """The loop turns, and hears only now that the primary is gone: the process has its time from now on."""
         self._since = monotonic()
 
+    def stop(self) -> None:
+        """Look no more: something else ends the process. Idempotent."""
+        self._is_stopped = True
+
     def _look_on(self) -> None:
         while monotonic() - self._since < self._seconds:
             sleep(LOOK_SECONDS)
+            if self._is_stopped:
+                return
             if not self._is_alone():
                 self.count_anew()
         _leave(f"there was no primary for {self._seconds:g} s, and the application did not end: leaving")

@@ -330,6 +330,8 @@ class Worker:
     def _leave_if_alone(self) -> None:
         """What a primary does with a worker that is told to stop and does not end."""
         if self._stop.done() and self._link.is_closed:
+            if self._orphan_watch is not None:
+                self._orphan_watch.stop()  # a stop that is under way has its own time
             leave_after(self._stop.result().grace_seconds + GIVING_UP_SECONDS)
 
     def _resize(self, workers: int) -> None:

@@ -13,8 +13,11 @@ from stickygw.apps.native.coming import Coming
 from stickygw.apps.native.leaving import Outcome
 from stickygw.apps.native.moving_out import MovingOut
 from stickygw.testing import AppClient
+from stickygw.types import Slot
 
 KEYS = ["path:/match/{id}"]
+
+OWN_SLOT, OTHER_SLOT = Slot(0), Slot(1)
 
 
 class Matches:
@@ -87,10 +90,11 @@ def _set_event() -> asyncio.Event:
 class Joined:
     """The workers `old` and `new`, and a move from one to the other once it has begun."""
 
-    def __init__(self, old: AppClient, new: AppClient, grace_seconds: float) -> None:
+    def __init__(self, old: AppClient, new: AppClient, grace_seconds: float, slot: Slot) -> None:
         self.old = old
         self.new = new
         self._grace_seconds = grace_seconds
+        self._slot = slot
         self._task: asyncio.Task[Outcome] | None = None
         self.on_moved: Callable[[], None] = lambda: None
 
@@ -104,22 +108,21 @@ class Joined:
             self._ours,
             admit=lambda offer: lambda: None,
             on_over=lambda coming: None,
-            is_same_slot=True,
+            is_same_slot=self._slot == self.old.runtime.identity.slot,
         )
         if is_listed:
             self.go_on(within_seconds=within_seconds)
 
     def go_on(self, *, within_seconds: float = 20.0) -> None:
         """Begin the old worker's part."""
-        own = self.old.runtime.identity.slot
         moving = MovingOut(
             self.old.runtime,
-            {own: self._theirs},
+            {self._slot: self._theirs},
             grace_seconds=self._grace_seconds,
             within_seconds=within_seconds,
             on_moved=lambda id: self.on_moved(),
         )
-        self.leaving = moving._leavings[own]
+        self.leaving = moving._leavings[self._slot]
         self._task = asyncio.create_task(moving.run())
 
     def new_dies(self) -> None:
@@ -148,13 +151,15 @@ class Joined:
 
 
 @asynccontextmanager
-async def joined(old: App, new: App, *, grace_seconds: float = 5.0, **settings: Any) -> AsyncIterator[Joined]:
-    """Both run, with one store."""
+async def joined(
+    old: App, new: App, *, grace_seconds: float = 5.0, slot: Slot = OWN_SLOT, **settings: Any
+) -> AsyncIterator[Joined]:
+    """Both run, with one store; the new one has the old one's slot, or another `slot`."""
     settings = {"keys": KEYS, "move_grace": grace_seconds, **settings}
     first, second = AppClient(old, **settings), AppClient(new, **settings)
     second.store = first.store
     async with first, second:
-        pair = Joined(first, second, grace_seconds)
+        pair = Joined(first, second, grace_seconds, slot)
         try:
             yield pair
         finally:

@@ -239,7 +239,8 @@ class MoveWorld:
 
     def carries(self, link: MoveLink, worker: MovingWorker, *, is_local: bool) -> bool:
         """Whether the other one gets a copy over it."""
-        is_carried = link.departures.carries_local if worker is link.old else link.arrivals.keeps_local
+        is_carried = (link.departures if worker is link.old else link.arrivals).carries_local
+        is_carried = is_carried or (worker is link.new and link.key is not None)
         return not link.ended and (not is_local or is_carried)
 
     def publish_when_given_something(self, number: int, rooms: list[str]) -> None:
@@ -348,6 +349,13 @@ class MoveWorld:
         for link in self.open:
             if not link.ended and worker in (link.old, link.new):
                 link.settle(worker)
+
+    def key_comes(self) -> None:
+        """What an application keeps for its key is in the new worker now. (Of another slot, what is published there for
+        that one alone may come behind what is for all: that is for stories.)"""
+        for link in self.open:
+            if link.is_same_slot and not link.ended:
+                link.arrivals.key_comes(b"a match")
 
     def move(self, numbers: set[int]) -> None:
         """Of two workers, each client belongs to one."""

@@ -123,9 +123,13 @@ class Audience:
         """To the members of `room` on this worker. While it is replaced, to those of both; while affinity keys move
         here, to those too that follow them."""
         self._hub.publish(check_room(room), message, exclude=exclude)
-        if any(move.carries_local for move in self._departures) or any(move.keeps_local for move in self._arrivals):
+        moves: list[Departures | Arrivals] = [*self._departures, *self._arrivals]
+        if moves:
             address, publication = local_address(room), Publication(message.opcode, message.payload)
-            self._record(address, publication, self._bridge.publish_copy(address, publication))
+            if any(move.carries_local for move in moves):
+                self._record(address, publication, self._bridge.publish_copy(address, publication))
+            for move in self._arrivals:
+                move.published_local(address, publication)
 
     def send_to_user(self, user: str, message: PreparedMessage) -> Awaitable[None]:
         """To all connections that are identified as `user`. Raises `RoomNameError`."""

@@ -17,6 +17,7 @@ from stickygw.apps.native.coming_keys import ComingKeys
 from stickygw.apps.native.connection import Connection
 from stickygw.apps.native.ending import Ending
 from stickygw.apps.native.handlers import PathHandlers
+from stickygw.apps.native.published import wait_published
 from stickygw.apps.native.request import Request
 from stickygw.apps.native.runtime import Runtime
 from stickygw.connections.revival import revive
@@ -69,6 +70,7 @@ class Coming:
         self._runtime = runtime
         self._admit = admit
         self._on_over = on_over
+        self._is_same_slot = is_same_slot
         self._version = VERSION
         self._positions: dict[str, dict[bytes, int]] = {}
         self._pinged = 0
@@ -92,8 +94,10 @@ class Coming:
         self._link.send(Settled(self._runtime.bridge.origin))
 
     async def _finish(self) -> None:
-        """The other side, which closes the link then, has read what was published here before, and the store has it."""
-        await self._runtime.bridge.wait_sent()
+        """The other side, which closes the link then, has read what was published here before. If it gives to others
+        too, the store has it as well, for those may know of it only through there."""
+        if not self._is_same_slot:
+            await wait_published(self._runtime.bridge)
         self._link.send(Finished())
 
     # What comes

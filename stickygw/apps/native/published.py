@@ -19,4 +19,4 @@ async def wait_published(bridge: Bridge) -> None:
         async with asyncio.timeout(SENT_SECONDS):
             await bridge.wait_sent()
     except TimeoutError:
-        log.warning("move: the store does not answer; connections move without waiting for it")
+        log.warning("move: the store does not answer; the move goes on without waiting for it")

@@ -61,6 +61,7 @@ class MoveModel(PromisingWorld, RuleBasedStateMachine):
 
     begin_move = rule(is_same_slot=yes_or_no, is_ready=yes_or_no, is_wide=yes_or_no)(PromisingWorld.begin_move)
     settle = rule(number=a_worker)(PromisingWorld.settle)
+    key_comes = rule()(PromisingWorld.key_comes)
     move = rule(numbers=some_clients)(PromisingWorld.move)
     move_and_adopt = rule(numbers=some_clients, count=some)(PromisingWorld.move_and_adopt)
     publish_to_the_store = rule(number=a_client, rooms=some_rooms)(PromisingWorld.publish_to_the_store)

@@ -162,7 +162,7 @@ async def test_a_stop_leaves_no_thread_that_the_interpreters_end_would_wake(pool
     await wait_until(lambda: is_to_be_buried(pid))
     await call(offload, os.getpid)  # in another pool
     offload.stop()
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 async def test_the_application_leaves_no_process_behind(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from itertools import count
 
 import pytest
-from support.joined_workers import Joined, joined
+from support.joined_workers import OTHER_SLOT, Joined, joined
 from support.link_ends import new_stands_still, occupied, old_stands_still
 from support.waiting import loop_turns, wait_until
 
@@ -102,12 +102,12 @@ async def test_a_handler_that_outlives_its_grace_still_keeps_only_its_own_connec
         assert await other.receive() == "y"
 
 
-async def test_the_new_worker_says_its_last_word_when_the_store_has_what_it_published(
+async def test_a_worker_of_another_slot_says_its_last_word_when_the_store_has_what_it_published(
     may_handle: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_answered = asyncio.Event()
     async with AsyncExitStack() as stack:
-        workers = await stack.enter_async_context(joined(hall(may_handle), hall(may_handle)))
+        workers = await stack.enter_async_context(joined(hall(may_handle), hall(may_handle), slot=OTHER_SLOT))
         _, busy = await begun(stack, workers)
         asked = asyncio.Event()
 

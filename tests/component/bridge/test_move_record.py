@@ -65,8 +65,8 @@ def test_a_record_that_was_cleared_goes_on() -> None:
 
 def test_a_member_is_not_given_what_it_had_and_everybody_else_is() -> None:
     withheld, a, b = Withheld(), HubMember(), HubMember()
-    withheld.add(a, "red", {X: 5}, {X: 3})
-    withheld.add(b, "red", {X: 4}, {X: 3})
+    withheld.add(a, "red", {X: 5}, {X: 3}, owner=None)
+    withheld.add(b, "red", {X: 4}, {X: 3}, owner=None)
     assert withheld.given("red", X, 4) == {a, b}
     assert withheld.given("red", X, 5) == {a}
     assert withheld.given("red", X, 6) == frozenset()
@@ -75,14 +75,14 @@ def test_a_member_is_not_given_what_it_had_and_everybody_else_is() -> None:
 
 def test_what_has_come_already_is_not_waited_for() -> None:
     withheld, a = Withheld(), HubMember()
-    withheld.add(a, "red", {X: 5, Y: 2}, {X: 5, Y: 7})
+    withheld.add(a, "red", {X: 5, Y: 2}, {X: 5, Y: 7}, owner=None)
     assert not withheld
     assert not withheld.has(a)
 
 
 def test_a_member_that_ends_is_forgotten() -> None:
     withheld, a = Withheld(max_members=1), HubMember()
-    withheld.add(a, "red", {X: 5}, {})
+    withheld.add(a, "red", {X: 5}, {}, owner=None)
     assert withheld.is_full
     assert withheld.has(a)
     withheld.forget(a)
@@ -93,8 +93,16 @@ def test_a_member_that_ends_is_forgotten() -> None:
 
 def test_only_what_was_added_before_a_ping_ends_with_its_answer() -> None:
     withheld, a, b = Withheld(), HubMember(), HubMember()
-    withheld.add(a, "red", {X: 5}, {})
+    withheld.add(a, "red", {X: 5}, {}, owner=None)
     added = withheld.added
-    withheld.add(b, "red", {X: 5}, {})
-    withheld.forget_until(added)
+    withheld.add(b, "red", {X: 5}, {}, owner=None)
+    withheld.forget_until(added, owner=None)
+    assert withheld.given("red", X, 5) == {b}
+
+
+def test_one_move_forgets_nothing_of_another_s() -> None:
+    withheld, a, b, one, other = Withheld(), HubMember(), HubMember(), object(), object()
+    withheld.add(a, "red", {X: 5}, {}, owner=one)
+    withheld.add(b, "red", {X: 5}, {}, owner=other)
+    withheld.forget_until(withheld.added, owner=one)
     assert withheld.given("red", X, 5) == {b}

@@ -97,6 +97,18 @@ def test_one_that_hears_late_that_its_primary_is_gone_has_its_time_from_then_on(
     assert clock.ended_at == 1017.0
 
 
+def test_one_that_is_told_to_stop_has_the_time_that_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    def is_told_at_1005(watch: OrphanWatch) -> bool:
+        if clock.now == 1005.0:
+            watch.stop()
+        return True
+
+    clock.watch(is_told_at_1005)
+    assert clock.ended_at == 0.0
+
+
 def test_one_that_stands_still_in_its_log_is_left_all_the_same() -> None:
     begin = """
 class Stuck(logging.Handler):
