@@ -32,9 +32,9 @@ def run() -> dict[str, Any]:
     """Milliseconds, 99th percentiles, and counts, which are to be 0.
 
     `late` is what the workers say of their ticks, of which each counts once for each bot that was told; `bare_late`
-    what the same ticks say without sockets. `gap` is by how much the time between two snapshots at a bot was not a
-    tick's, beside `lag`, by which the loop of the bots' own process was late: a `gap` that is no larger is theirs. It
-    is not in `late`, which no load generator measures.
+    what the same ticks say without players, their sockets, and what is done once a second with Redis. `gap` is by how
+    much the time between two snapshots at a bot was not a tick's, beside `lag`, by which the loop of the bots' own
+    process was late: a `gap` that is no larger is theirs. It is not in `late`, which no load generator measures.
     """
     rounds = [one | other for one, other in pairs(with_bots, bare, rounds=ROUNDS)]
     return {name: asdict(figure([measured[name] for measured in rounds])) for name in rounds[0]}

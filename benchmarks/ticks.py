@@ -1,4 +1,5 @@
-"""The ticks of examples/game as a worker has them, in its event loop and by its schedule, but without any socket.
+"""The ticks of examples/game as a worker has them, in its event loop and by its schedule, and nothing else: no players,
+no sockets, and no Redis, which a worker gives checkpoints, claims and its list once a second.
 
 ``python -m benchmarks.ticks MATCHES SHIPS SECONDS`` prints a JSON list: how late each tick began, in seconds.
 """

@@ -28,7 +28,7 @@ takes another 8 ms, once a second."""
 ASKED_A_SECOND, MAX_ASKED = 5, 200
 """So many messages of one connection to the lobby are forgotten every second, and so many may not be forgotten."""
 
-FULL, ELSEWHERE = 4001, 4002
+FULL, ELSEWHERE, IDLE = 4001, 4002, 4003
 """Close codes of our own: it makes no sense to come again by oneself."""
 
 app = App(codec="msgpack", static=Path(__file__).parent / "page")
@@ -37,6 +37,8 @@ ended: set[str] = set()
 """Matches that are over, and of which Redis still has a checkpoint."""
 moved_here: set[str] = set()
 """Those that another worker has had, as far as Redis knows."""
+unheld: set[str] = set()
+"""Those that nobody is in: their claim is given back, so that who comes to another worker need not wait for us."""
 
 directory = Directory()
 store = Store(app)
@@ -70,8 +72,6 @@ def admit(request: Request, session: Session) -> None:
     if not app.minted_here(id):
         url = directory.url_of(id)
         raise Refuse.misdirected(url + request.path) if url else Refuse(404, "no such match")
-    if id not in matches and len(matches) >= MAX_MATCHES:
-        raise Refuse(503, "too many matches")
 
 
 @app.on_connect("/match/{id}")
@@ -83,7 +83,7 @@ async def enter(conn: Connection, id: str) -> None:
         match = await opened(id)
         player = match.join(conn.session.id, name_of(conn))
     except NotNow as error:
-        conn.close(1013, f"{error}: come again")
+        conn.close(1013, str(error))
         return
     except NoSuchMatch:
         conn.close(1008, "no such match")
@@ -95,6 +95,7 @@ async def enter(conn: Connection, id: str) -> None:
         if other.session.id == conn.session.id:
             other.close(ELSEWHERE, "you play in another window now")
     conn.join(room(id))  # not awaited: what is published for it comes from this worker alone
+    unheld.discard(id)
     served = {"slot": app.slot, "workers": app.workers, "pid": os.getpid()}
     conn.send({"type": "welcome", "you": player.ship, "sequence": player.newest_sequence} | served)
     app.room(room(id)).publish_local(match.roster())
@@ -107,12 +108,14 @@ async def opened(id: str) -> Match:
     """
     if id in matches:
         return matches[id]
+    if len(matches) >= MAX_MATCHES:
+        raise NotNow("too many matches")
     try:
         data = await store.open(id)
     except RedisError as error:
         raise NotNow("nobody knows whether this match has begun") from error
     if id not in matches:  # nobody was quicker
-        if len(matches) >= MAX_MATCHES:
+        if len(matches) >= MAX_MATCHES:  # by now
             raise NotNow("too many matches")
         matches[id] = Match() if data is None else Match.unpacked(data)
     return matches[id]
@@ -122,7 +125,7 @@ async def opened(id: str) -> Match:
 def said(conn: Connection, message: Any, id: str) -> None:
     player = matches[id].players.get(conn.session.id) if id in matches else None
     if player is None:
-        conn.close(1012, "the match is not here any more: come again")
+        conn.close(1012, "the match is not here any more")
         return
     player.heard += 1
     if player.heard > MAX_HEARD:
@@ -150,8 +153,12 @@ def advance(tick: Tick) -> None:
 def look_round() -> None:
     """Who is here. Apart from `keep`, which may wait for Redis: that is no player's fault."""
     for id, match in tuple(matches.items()):
-        if match.noted({conn.session.id for conn in connections(room(id))}, seconds=1.0):
+        present = connections(room(id))
+        if match.noted({conn.session.id for conn in present}, seconds=1.0):
             app.room(room(id)).publish_local(match.roster())
+        for conn in present:
+            if conn.session.id not in match.players:
+                conn.close(IDLE, "you did nothing for so long: come again")
         if not match.players:
             del matches[id]
             ended.add(id)
@@ -174,22 +181,35 @@ async def keep() -> None:
 
 
 async def save() -> None:
-    """Write down what is ours. A match that another worker has is dropped: this one stood still, or Redis was away."""
+    """Write down what is ours, and hold what somebody is in. A match that another worker has is dropped: this one stood
+    still, or Redis was away, or nobody was in it here and somebody came there."""
     ended.difference_update(matches)  # begun again
-    over, moved = tuple(ended), tuple(moved_here)
-    lost = await store.claim([*matches, *over], moved_here=moved)
+    empty = nobody_in()
+    unheld.intersection_update(empty)
+    empty.difference_update(moved_here)  # its players follow
+    over, moved, ours = tuple(ended), tuple(moved_here), matches.keys() - unheld
+    lost = await store.claim([*ours, *over], moved_here=moved, unheld=tuple(unheld))
     moved_here.difference_update(moved)
     for id in lost & matches.keys():  # what has moved away meanwhile is neither here nor lost
         drop(id)
-    await store.save(matches, set(over) - lost - matches.keys())
+    await store.save({id: matches[id] for id in ours & matches.keys()}, set(over) - lost - matches.keys())
     ended.difference_update(over)
+    left = ours & empty & nobody_in()
+    await store.release(left)
+    unheld.update(left & nobody_in())
+
+
+def nobody_in() -> set[str]:
+    """Matches without a connection. Their ships drift here until `AWAY_SECONDS` are over."""
+    return {id for id in matches if not connections(room(id))}
 
 
 def drop(id: str) -> None:
     """Its players find it where it goes on."""
     del matches[id]
+    unheld.discard(id)
     for conn in connections(room(id)):
-        conn.close(1012, "the match is at another worker: come again")
+        conn.close(1012, "the match is at another worker")
 
 
 @app.on_start
@@ -202,7 +222,7 @@ async def look_abroad() -> None:
 async def save_all() -> None:
     """What has not moved to another worker is resumed by whoever opens it next."""
     await save()
-    await store.release(matches)
+    await store.release(matches.keys() - unheld)
 
 
 # ---------------------------------------------------------------- a match that moves to the slot's next worker
@@ -210,9 +230,13 @@ async def save_all() -> None:
 
 @app.on_key_out
 def let_go(id: str) -> bytes | None:
-    """It is held: from here on it ticks in the next worker."""
+    """The match is at rest: from here on it ticks in the next worker. One that nobody is in is left to whoever opens
+    it, for another worker may have it by now."""
     match = matches.pop(id, None)
     moved_here.discard(id)
+    if id in unheld and not connections(room(id)):
+        match = None
+    unheld.discard(id)
     return match.packed() if match else None
 
 
@@ -222,6 +246,7 @@ def take_over(id: str, state: bytes | None) -> None:
     if state is not None:
         matches[id] = Match.unpacked(state)
         moved_here.add(id)
+        unheld.discard(id)
 
 
 # ---------------------------------------------------------------- the lobby

@@ -35,8 +35,11 @@ DEADLINE = 20.0
 FIRST_PAUSE, LAST_PAUSE = 0.2, 2.0
 """Seconds that a bot which was closed stays away at most: twice as many each time, until it hears something again."""
 
-FINAL_CODES = {1008, 4001, 4002}
-"""Coming back would end the same way: policy, the match is full, another window plays."""
+FINAL_CODES = {1008, 4001, 4002, 4003}
+"""Coming back would end the same way: policy, the match is full, another window plays, nobody plays in this one."""
+
+IDS_A_LOBBY = 100
+"""So many are asked of one connection to the lobby, which allows twice as many at once."""
 
 
 @dataclass
@@ -157,16 +160,17 @@ class Bot:
 
 async def minted(url: str, count: int) -> list[str]:
     """The ids of so many new matches, as a lobby gives them."""
-    ids = []
-    async with connect(f"ws{url.removeprefix('http')}/lobby", compression=None, proxy=None) as lobby:
-        for _ in range(count):
-            await lobby.send(msgpack.packb({"type": "new"}))
-            while True:
-                async with asyncio.timeout(DEADLINE):
-                    message = msgpack.unpackb(await lobby.recv())
-                if message["type"] == "minted":
-                    break
-            ids.append(message["id"])
+    ids: list[str] = []
+    while len(ids) < count:
+        async with connect(f"ws{url.removeprefix('http')}/lobby", compression=None, proxy=None) as lobby:
+            for _ in range(min(IDS_A_LOBBY, count - len(ids))):
+                await lobby.send(msgpack.packb({"type": "new"}))
+                while True:
+                    async with asyncio.timeout(DEADLINE):
+                        message = msgpack.unpackb(await lobby.recv())
+                    if message["type"] == "minted":
+                        break
+                ids.append(message["id"])
     return ids
 
 
@@ -209,8 +213,7 @@ async def run(url: str, *, bots: int, matches: int, hz: float, seconds: float) -
             await asyncio.gather(*players)
             watching.cancel()
     tally.violations += [f"{id} was on {slots}" for id, slots in tally.slots.items() if len(slots) > 1]
-    if not tally.snapshots:
-        tally.violations.append("nobody has seen anything")
+    tally.violations += [f"{id}: nobody has seen it" for id in ids[:bots] if id not in tally.slots]
     return tally
 
 

@@ -18,8 +18,8 @@ AWAY_SECONDS = 30.0
 its slot when they come back."""
 
 IDLE_SECONDS = 300.0
-"""How long a ship drifts whose player is connected and says nothing. Longer than the minute after which browsers let a
-hidden page send something."""
+"""How long a ship drifts whose player is connected and does nothing. To send inputs is to do nothing if they say no
+more than that no key is down: a page does that all the time."""
 
 MAX_WAITING = 2
 """Inputs of one player that wait for their tick. Of more, the oldest are dropped: a ship does not answer late for ever
@@ -44,7 +44,7 @@ FORMAT = 1
 @dataclass(slots=True)
 class Player:
     """`last_sequence` is that of the last input which has moved the ship; `heard` counts messages,
-    less `HEARD_A_SECOND`. `away_seconds`: without a connection; `idle_seconds`: without a message."""
+    less `HEARD_A_SECOND`. `away_seconds`: without a connection; `idle_seconds`: without an input that does anything."""
 
     ship: int
     name: str
@@ -65,6 +65,8 @@ class Player:
         """An input for the next free tick. One that is not newer than those before it is dropped."""
         if self.newest_sequence < sequence <= MAX_SEQUENCE:
             self.waiting.append((sequence, controls))
+            if controls != DRIFTING:
+                self.idle_seconds = 0.0
 
     def next_controls(self) -> Controls:
         """What counts in this tick: the next input, else the last one for a while."""
@@ -113,7 +115,7 @@ class Match:
         gone = []
         for session, player in self.players.items():
             player.away_seconds = 0.0 if session in present else player.away_seconds + seconds
-            player.idle_seconds = 0.0 if player.heard else player.idle_seconds + seconds
+            player.idle_seconds += seconds
             player.heard = max(0.0, player.heard - HEARD_A_SECOND * seconds)
             if player.away_seconds >= AWAY_SECONDS or player.idle_seconds >= IDLE_SECONDS:
                 gone.append(session)
@@ -145,7 +147,7 @@ class Match:
 
     def packed(self) -> bytes:
         """The whole match, for a checkpoint or another process. Inputs that still wait are not in it, nor for how long
-        who is here has been silent."""
+        who is here has done nothing."""
         players = [
             [session, player.ship, player.name, player.last_sequence, player.away_seconds]
             for session, player in self.players.items()

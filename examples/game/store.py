@@ -73,15 +73,20 @@ class Store:
         checkpoint: bytes | None = data
         return checkpoint
 
-    async def claim(self, ids: Collection[str], *, moved_here: Collection[str]) -> set[str]:
-        """Claim those of `ids` that nobody has, and whoever had it each that has `moved_here`. Those are returned that
-        another worker has."""
+    async def claim(
+        self, ids: Collection[str], *, moved_here: Collection[str], unheld: Collection[str] = ()
+    ) -> set[str]:
+        """Claim those of `ids` that nobody has, and whoever had it each that has `moved_here`. Those are returned, of
+        `unheld` too, that another worker has."""
         pipeline = self._pipeline()
         for id in ids:
             self._claim(pipeline, id, has_moved=id in moved_here)
-        owners = (await pipeline.execute())[1::2]
+        for id in unheld:
+            pipeline.get(self._owner_key(id))
+        answers = await pipeline.execute()
+        owners = [*answers[1 : 2 * len(ids) : 2], *answers[2 * len(ids) :]]
         nobody_or_us = (None, self.worker.encode())
-        return {id for id, owner in zip(ids, owners, strict=True) if owner not in nobody_or_us}
+        return {id for id, owner in zip([*ids, *unheld], owners, strict=True) if owner not in nobody_or_us}
 
     async def save(self, matches: Mapping[str, Match], ended: Iterable[str] = ()) -> None:
         """A checkpoint of each of `matches` and the scores; nothing is kept of those that have `ended`.
@@ -93,7 +98,7 @@ class Store:
             pipeline.set(self._checkpoint_key(id), match.packed(), ex=CHECKPOINT_SECONDS)
             pipeline.expire(self._owner_key(id), LEASE_SECONDS)
         for id in ended:
-            pipeline.delete(self._checkpoint_key(id), self._owner_key(id))
+            pipeline.delete(self._minted_key(id), self._checkpoint_key(id), self._owner_key(id))
         self._add_scores(pipeline, matches)
         *_, too_low = await pipeline.execute()
         if too_low:
@@ -102,9 +107,13 @@ class Store:
             await pipeline.execute()
 
     async def release(self, ids: Collection[str]) -> None:
-        """They are nobody's: whoever opens one next need not wait until our claim ends by itself."""
-        if ids:
-            await self._app.redis.delete(*map(self._owner_key, ids))
+        """They are nobody's: whoever opens one next need not wait until our claim ends by itself. Code that cannot read
+        its checkpoint, which is of another `FORMAT`, begins it anew."""
+        pipeline = self._pipeline()
+        for id in ids:
+            pipeline.set(self._minted_key(id), 1, ex=CHECKPOINT_SECONDS)
+            pipeline.delete(self._owner_key(id))
+        await pipeline.execute()
 
     async def exchange(self, matches: Mapping[str, Match], directory: Directory) -> None:
         """Tell the others of `matches`, and read into `directory` what they tell."""

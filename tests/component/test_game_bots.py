@@ -7,9 +7,10 @@ import random
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import count, islice
 
 import msgpack
 import pytest
@@ -64,7 +65,7 @@ async def test_a_bot_counts_closes_of_which_the_library_makes_no_error() -> None
         assert not tally.violations
 
 
-@pytest.mark.parametrize("code", [1008, 4001, 4002])
+@pytest.mark.parametrize("code", [1008, 4001, 4002, 4003])
 async def test_a_bot_that_is_closed_for_good_does_not_come_again_and_says_so(code: int) -> None:
     async def refuse(connection: ServerConnection) -> None:
         await connection.close(code, "the match is full")
@@ -92,6 +93,46 @@ async def test_a_run_in_which_nobody_may_play_fails_as_soon_as_all_know() -> Non
         done = await asyncio.to_thread(run, [*command, "--seconds", "3600"])
     assert done.returncode == 1, done.stderr
     assert done.stdout.count("VIOLATION 7: closed with 4001, 'the match is full'") == 2
+
+
+async def mint(lobby: ServerConnection, ids: Iterator[int]) -> None:
+    """What a lobby does: each message is answered with the next id."""
+    async for _ in lobby:
+        await lobby.send(msgpack.packb({"type": "minted", "id": str(next(ids))}))
+
+
+async def test_a_match_that_nobody_has_seen_is_a_violation() -> None:
+    """Of three in which two bots play, one is not shown to its bot, and one has no bot."""
+    ids = count(1)
+    snapshot = {"type": "snapshot", "tick": 1, "ships": [], "shots": [], "late": 0.0, "skipped": 0, "slot": 0}
+
+    async def play(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        match connection.request.path:
+            case "/lobby":
+                await mint(connection, ids)
+            case "/match/1":
+                await connection.send(msgpack.packb(snapshot))
+                await connection.send(msgpack.packb(snapshot | {"tick": 2}))
+        await connection.close(1008, "enough")
+
+    async with server(play) as url:
+        tally = await bots.run(url, bots=2, matches=3, hz=20, seconds=SECONDS)
+    assert [wrong for wrong in tally.violations if "closed with" not in wrong] == ["2: nobody has seen it"]
+
+
+async def test_many_ids_are_asked_of_several_connections_to_the_lobby() -> None:
+    """The example's closes one that asks too much."""
+    ids, visits = count(1), 0
+
+    async def lobby(connection: ServerConnection) -> None:
+        nonlocal visits
+        visits += 1
+        await mint(connection, islice(ids, 100))
+
+    async with server(lobby) as url, asyncio.timeout(SECONDS):
+        assert await bots.minted(url, 250) == [str(number) for number in range(1, 251)]
+    assert visits == 3
 
 
 async def test_a_bot_survives_connections_that_are_lost_in_their_handshake() -> None:

@@ -13,8 +13,9 @@ const FIRST_BOUND_SECONDS = 0.2;
 const LAST_BOUND_SECONDS = 10;
 const FIRST_MESSAGE_SECONDS = 10; // a handshake waits for a match that moves: move_grace, 5 s, and a second
 
-// After these coming back would end the same way: policy, the match is full, another window plays, session ended.
-const FINAL_CODES = new Set([1008, 4001, 4002, 4401]);
+// After these coming back would end the same way: policy, the match is full, another window plays, nobody plays in this
+// one, session ended.
+const FINAL_CODES = new Set([1008, 4001, 4002, 4003, 4401]);
 
 // "gateway stopping; come back within 4.0 s": over how long the server wants its clients to return.
 function spreadSeconds(reason) {
@@ -25,7 +26,8 @@ function spreadSeconds(reason) {
 // Opens `path` of this host and keeps it open until close(). It is opened anew if no first message has come within
 // FIRST_MESSAGE_SECONDS, and when it has been silent for `silentSeconds` after that.
 // Calls onMessage(value) for each message, and onState(state) with {name: "connecting"}, {name: "open"},
-// {name: "waiting", seconds} or {name: "ended", reason}.
+// {name: "waiting", seconds, reason} or {name: "ended", reason}. Of a connection that was lost, or refused before it was
+// open, the reason is "".
 export function link(path, { onMessage, onState, silentSeconds = Infinity }) {
   const url = `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}${path}`;
   let socket = null;
@@ -62,7 +64,7 @@ export function link(path, { onMessage, onState, silentSeconds = Infinity }) {
     failures += 1;
     const seconds = Math.random() * Math.max(bound, spreadSeconds(reason));
     timer = setTimeout(open, seconds * 1000);
-    onState({ name: "waiting", seconds });
+    onState({ name: "waiting", seconds, reason });
   }
 
   function listen(seconds) {

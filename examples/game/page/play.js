@@ -59,7 +59,7 @@ export function play(id, element) {
       element.state.textContent = {
         connecting: () => "connecting …",
         open: () => "",
-        waiting: () => `${trouble}, again in ${seconds.toFixed(1)} s`,
+        waiting: () => `${reason || trouble}, again in ${seconds.toFixed(1)} s`,
         ended: () => `over: ${reason}`,
       }[name]();
     },

@@ -11,7 +11,7 @@ import msgpack
 import pytest
 import support.game_example  # noqa: F401  (from here on its modules can be imported)
 from directory import Entry
-from match import FORMAT, MAX_PLAYERS, Match
+from match import FORMAT, IDLE_SECONDS, MAX_PLAYERS, Match
 from support.game_example import fresh_app, next_of
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
@@ -117,6 +117,8 @@ async def test_a_match_that_is_over_leaves_no_checkpoint(client, game):
     await game.keep()
     assert game.matches == {}
     assert not await has_checkpoint(game, id)
+    async with client.connect(f"/match/{id}") as ada:
+        assert await ada.wait_closed() == 1008, "nor does it begin anew within the minute of its id"
 
 
 async def test_a_checkpoint_that_redis_did_not_remove_is_removed_later(client, game, own_valkey):
@@ -208,6 +210,17 @@ async def test_what_a_page_has_sent_in_a_tunnel_may_come_at_once(client, game):
         assert (await next_of("pong", ada))["at"] == 1
 
 
+async def test_who_is_there_and_does_nothing_is_told_when_their_ship_is_gone(client, game):
+    path = f"/match/{await game.store.mint()}"
+    async with client.connect(path) as ada, client.connect(path) as bob:
+        await next_of("welcome", bob)
+        game.matches[path.removeprefix("/match/")].players[ada.session_id].idle_seconds = IDLE_SECONDS
+        game.look_round()
+        assert (await ada.wait_closed(), ada.close_reason) == (game.IDLE, "you did nothing for so long: come again")
+        await next_of("snapshot", bob)
+        assert bob.close_code is None
+
+
 async def test_a_redis_that_does_not_answer_is_not_the_players_fault(client, game, monkeypatch):
     forever = asyncio.Event()
     monkeypatch.setattr(game.store, "save", lambda *_: forever.wait())
@@ -292,10 +305,12 @@ async def test_a_full_worker_begins_no_further_match(client, game, monkeypatch):
     id = await game.store.mint()
     async with client.connect(f"/match/{id}") as ada:
         await next_of("snapshot", ada)
-        with pytest.raises(HandshakeRefused) as refused:
-            async with client.connect(f"/match/{await game.store.mint()}"):
-                pass
-        assert refused.value.status == 503
+        further = await game.store.mint()
+        async with client.connect(f"/match/{further}") as eve:
+            assert (await eve.wait_closed(), eve.close_reason) == (1013, "too many matches")
+        assert not await game.app.redis.exists(game.app.redis_key(f"game:owner:{further}")), (
+            "another worker may have it"
+        )
         async with client.connect(f"/match/{id}") as bob:
             await next_of("welcome", bob)
 
@@ -375,6 +390,15 @@ async def test_what_was_asked_is_forgotten_by_and_by(client, game, monkeypatch):
                 game.look_round()
 
 
+@pytest.fixture
+async def match(client: AppClient, game: ModuleType) -> AsyncIterator[Match]:
+    """One that is held: a player without points is in it."""
+    id = await game.store.mint()
+    async with client.connect(f"/match/{id}") as looker_on:
+        await next_of("welcome", looker_on)
+        yield game.matches[id]
+
+
 async def scored(game: ModuleType, match: Match, session: str, name: str, score: int) -> list[tuple[str, int]]:
     """The table when the player of that session has so many points."""
     match.arena.ships[match.join(session, name).ship].score = score
@@ -382,17 +406,15 @@ async def scored(game: ModuleType, match: Match, session: str, name: str, score:
     return game.directory.scores
 
 
-async def test_a_pilot_is_in_the_table_once_with_the_best_score_and_the_newest_name(client, game):
-    match = await game.opened(await game.store.mint())
+async def test_a_pilot_is_in_the_table_once_with_the_best_score_and_the_newest_name(game, match):
     [(who, _)] = await scored(game, match, "session", "Ada", 5)
     assert who.startswith("Ada#")
     assert await scored(game, match, "session", "Bob", 9) == [(who.replace("Ada", "Bob"), 9)]
     assert await scored(game, match, "session", "Eve", 2) == [(who.replace("Ada", "Eve"), 9)]
 
 
-async def test_who_falls_out_of_the_table_leaves_nothing(client, game, monkeypatch):
+async def test_who_falls_out_of_the_table_leaves_nothing(game, match, monkeypatch):
     monkeypatch.setattr("store.KEPT_SCORES", 2)
-    match = await game.opened(await game.store.mint())
     for score, name in enumerate(("Ada", "Bob", "Eve", "Dan"), 1):
         table = await scored(game, match, f"session of {name}", name, score)
     assert [(who.partition("#")[0], score) for who, score in table] == [("Dan", 4), ("Eve", 3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,7 @@ from store import LEASE_SECONDS, MINTED_SECONDS
 from support.game_example import fresh_app, next_of
 from support.gateway import ROOT
 from support.valkey import ValkeyServer
+from support.waiting import wait_until
 
 from stickygw.config.settings import Settings
 from stickygw.supervision.roster import ENDING_SECONDS
@@ -109,6 +111,155 @@ async def test_a_worker_whose_match_another_one_has_by_now_ends_its_copy(client,
     assert await game.app.redis.mget(keys.owner, keys.checkpoint) == [OTHER, b"of the other one"]
 
 
+async def left(game: ModuleType, client: AppClient, id: str) -> None:
+    """Somebody has been in the match, and its worker has seen since that they are not."""
+    async with client.connect(f"/match/{id}") as ada:
+        await next_of("snapshot", ada)
+    await wait_until(lambda: game.nobody_in() == {id})
+    await game.keep()
+
+
+async def test_a_match_that_nobody_is_in_goes_on_where_a_player_opens_it(game, own_valkey):
+    """Whoever comes back by another slot, since theirs did not answer, stays with it."""
+    there = fresh_app()
+    async with (
+        AppClient(game.app, redis_url=own_valkey.url, keys=BY_MATCH) as client,
+        AppClient(there.app, slot=1, workers=2, redis_url=own_valkey.url, keys=BY_MATCH) as other,
+    ):
+        keys = Keys(game, id := await game.store.mint())
+        await left(game, client, id)
+        assert list(game.matches) == [id], "until its ships have drifted long enough"
+        assert await keys.whose() is None
+        [session] = game.matches[id].players
+        async with other.connect(f"/match/{id}") as ada:
+            await next_of("snapshot", ada)
+            assert session in there.matches[id].players
+            assert there.matches[id].arena.tick > 0
+            await game.keep()
+            assert game.matches == {}
+            await there.keep()
+            assert await keys.whose() == OTHER
+
+
+async def test_of_a_match_that_nobody_is_in_is_written_what_it_was_last(client, game):
+    """However long Redis was away when they left."""
+    keys = Keys(game, id := await game.store.mint())
+    async with client.connect(f"/match/{id}") as ada:
+        await next_of("snapshot", ada)
+        await game.app.redis.delete(keys.owner, keys.checkpoint)
+    await wait_until(lambda: game.nobody_in() == {id})
+    tick = game.matches[id].arena.tick
+    await game.keep()
+    assert Match.unpacked(await game.app.redis.get(keys.checkpoint)).arena.tick >= tick
+
+
+async def test_a_match_that_nobody_is_in_is_only_looked_at(client, game):
+    keys = Keys(game, id := await game.store.mint())
+    await left(game, client, id)
+    await game.app.redis.set(keys.checkpoint, b"of another one, which has been and gone")
+    await game.keep()
+    assert await game.app.redis.mget(keys.owner, keys.checkpoint) == [None, b"of another one, which has been and gone"]
+
+
+async def test_who_comes_back_here_finds_the_match_in_memory_and_it_is_claimed_again(client, game):
+    keys = Keys(game, id := await game.store.mint())
+    await left(game, client, id)
+    match = game.matches[id]
+    async with client.connect(f"/match/{id}") as ada:
+        await next_of("snapshot", ada)
+        await game.keep()
+        assert game.matches[id] is match
+        assert await keys.whose() == US
+
+
+async def test_who_was_there_for_a_moment_is_in_the_checkpoint(client, game):
+    keys = Keys(game, id := await game.store.mint())
+    await left(game, client, id)
+    await game.app.redis.delete(keys.checkpoint)
+    await left(game, client, id)
+    assert len(Match.unpacked(await game.app.redis.get(keys.checkpoint)).players) == 2
+
+
+async def test_who_comes_back_while_a_match_is_written_keeps_it_here(client, game, monkeypatch):
+    keys = Keys(game, id := await game.store.mint())
+    save, is_away = game.store.save, False
+    async with AsyncExitStack() as players:
+
+        async def saved_late(*arguments: Any) -> None:
+            nonlocal is_away
+            await save(*arguments)
+            if is_away:
+                is_away = False
+                await next_of("snapshot", await players.enter_async_context(client.connect(f"/match/{id}")))
+
+        monkeypatch.setattr(game.store, "save", saved_late)
+        async with client.connect(f"/match/{id}") as ada:
+            await next_of("snapshot", ada)
+        await wait_until(lambda: game.nobody_in() == {id})
+        is_away = True
+        await game.keep()
+        assert not is_away
+        assert await keys.whose() == US
+
+
+async def test_a_match_whose_players_have_followed_it_late_is_claimed_again(client, game):
+    keys = Keys(game, id := await game.store.mint())
+    async with client.connect(f"/match/{id}") as ada:
+        await next_of("snapshot", ada)
+        game.unheld.add(id)  # as it was before they came, by a move
+        await game.app.redis.delete(keys.owner)
+        await game.keep()
+        assert await keys.whose() == US
+
+
+async def test_who_comes_back_while_it_is_asked_whose_a_match_is_overwrites_nothing(client, game, monkeypatch):
+    keys = Keys(game, id := await game.store.mint())
+    await left(game, client, id)
+    claim = game.store.claim
+
+    async def claimed_too_late(*ids: Any, **options: Any) -> set[str]:
+        game.unheld.discard(id)  # as `enter` does
+        lost = set(await claim(*ids, **options))
+        await game.app.redis.mset({keys.owner: OTHER, keys.checkpoint: b"of the other one"})
+        return lost
+
+    monkeypatch.setattr(game.store, "claim", claimed_too_late)
+    await game.keep()
+    assert await game.app.redis.mget(keys.owner, keys.checkpoint) == [OTHER, b"of the other one"]
+
+
+async def test_a_match_that_nobody_is_in_does_not_move_and_is_resumed(client, game):
+    """Another worker may have it by now, from which its next one would take it."""
+    id = await game.store.mint()
+    await left(game, client, id)
+    [session] = game.matches[id].players
+    assert game.let_go(id) is None
+    game.take_over(id, None)
+    assert game.matches == {}
+    async with client.connect(f"/match/{id}") as ada:
+        await next_of("snapshot", ada)
+        assert session in game.matches[id].players
+        assert game.let_go(id) is not None, "somebody is in it"
+
+
+async def test_code_of_another_format_begins_a_match_anew(game, own_valkey, monkeypatch):
+    async with AppClient(game.app, redis_url=own_valkey.url, keys=BY_MATCH) as client:
+        keys = Keys(game, id := await game.store.mint())
+        async with client.connect(f"/match/{id}") as ada:
+            await next_of("snapshot", ada)
+        [session] = game.matches[id].players
+        await game.app.redis.delete(keys.minted)  # by then the match is older than a minute
+    for module in ("match", "store"):
+        monkeypatch.setattr(f"{module}.FORMAT", FORMAT + 1)
+    newer = fresh_app()
+    async with (
+        AppClient(newer.app, redis_url=own_valkey.url, keys=BY_MATCH) as client,
+        client.connect(f"/match/{id}") as ada,
+    ):
+        await next_of("snapshot", ada)
+        assert session not in newer.matches[id].players
+
+
 async def test_a_match_that_has_ended_here_stays_where_another_worker_has_begun_it(client, game):
     keys = Keys(game, id := await game.store.mint())
     await game.app.redis.mset({keys.owner: OTHER, keys.checkpoint: b"of the other one"})
@@ -166,13 +317,15 @@ async def test_a_match_that_moves_away_while_claims_are_renewed_is_neither_lost_
 
 
 async def test_a_worker_that_stops_leaves_its_matches_to_whoever_opens_them_and_not_those_that_moved(game, own_valkey):
-    async with AppClient(game.app, redis_url=own_valkey.url):
+    async with AppClient(game.app, redis_url=own_valkey.url, keys=BY_MATCH) as client:
         ids = [await game.store.mint() for _ in range(3)]
         here, moved, over = [Keys(game, id) for id in ids]
         for id in ids:
             (await game.opened(id)).join("session", "Ada")
-        await game.keep()
-        game.let_go(ids[1])
+        async with client.connect(f"/match/{ids[1]}") as bob:
+            await next_of("snapshot", bob)
+            await game.keep()
+            game.let_go(ids[1])
         del game.matches[ids[2]]
         game.ended.add(ids[2])
     with Redis.from_url(own_valkey.url) as redis:

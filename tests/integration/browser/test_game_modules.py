@@ -125,6 +125,28 @@ def test_a_connection_that_never_says_anything_is_opened_anew(page: GamePage, is
     assert seen == {"states": states, "isDropped": True, "sockets": 2, "left": 0}
 
 
+def test_a_connection_whose_player_did_nothing_is_not_opened_anew(page: GamePage) -> None:
+    """So the game is not played by pages in the background."""
+    script = """
+        const states = [], sockets = [];
+        const real = globalThis.WebSocket;
+        globalThis.WebSocket = class { constructor() { sockets.push(this); } close() {} };
+        try {
+          const connection = it.link("/", { onMessage() {}, onState: (state) => states.push(state) });
+          sockets[0].onclose({ code: 1013, reason: "too many matches" });
+          connection.close();
+          it.link("/", { onMessage() {}, onState: (state) => states.push(state) });
+          sockets[1].onclose({ code: 4003, reason: "you did nothing" });
+          return states;
+        } finally {
+          globalThis.WebSocket = real;
+        }
+    """
+    _, waiting, _, ended = page.run("link.js", script)
+    assert (waiting["name"], waiting["reason"]) == ("waiting", "too many matches")
+    assert ended == {"name": "ended", "reason": "you did nothing"}
+
+
 def test_the_page_flies_as_the_server_does(page: GamePage) -> None:
     rng = random.Random(1)
     flight = [Controls(rng.random() < 0.8, rng.choice((-1, 0, 0, 1))) for _ in range(100) for _ in range(6)]

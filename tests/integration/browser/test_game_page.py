@@ -128,6 +128,19 @@ def test_a_link_to_a_match_of_another_gateway_leads_there(valkey: ValkeyServer, 
         page.wait(lambda: driver.current_url == f"{other}/#ffffffff.AAAAAAAAAAAAAAAAAAAAAA", "it stays where it is")
 
 
+def test_a_player_who_has_to_wait_reads_why(valkey: ValkeyServer, prefix: str, tmp_path: Path) -> None:
+    options = ["--redis", valkey.url, "--set", f"redis.prefix={prefix}", *BY_MATCH]
+    secret = {"STICKYGW_SECRET": "a secret of at least thirty-two bytes"}
+    with Gateway(GAME, *options, workers=1, environment=secret) as gateway, browser(tmp_path / "eve") as driver:
+        [match] = asyncio.run(bots.minted(gateway.url, 1))
+        with redis.Redis.from_url(valkey.url) as client:
+            client.set(f"{prefix}:app:game:owner:{match}", "00000000/1")
+        page = GamePage(driver, gateway.url)
+        driver.get(f"{gateway.url}/#{match}")
+        why = "another worker has this match, again in "
+        page.wait(lambda: page.text("state").startswith(why), "nothing says why it waits")
+
+
 def free_port() -> int:
     with create_server(("127.0.0.1", 0)) as chosen:
         return int(chosen.getsockname()[1])

@@ -44,17 +44,18 @@ def test_being_there_for_a_moment_is_enough_to_keep_a_ship():
         assert match.noted(present, seconds=AWAY_SECONDS - 1) == []
 
 
-def test_a_ship_whose_player_is_there_and_silent_is_gone_at_last():
+def test_a_ship_whose_player_is_there_and_does_nothing_is_gone_at_last():
     match = Match()
-    match.join("a", "Ada")
-    bob = match.join("b", "Bob")
+    ada, bob = match.join("a", "Ada"), match.join("b", "Bob")
     for second in range(1, int(IDLE_SECONDS)):
         assert match.noted({"a", "b"}, seconds=1.0) == []
-        bob.heard += second % 60 == 0  # as a hidden page's ping
+        ada.heard += 20
+        ada.steer(second, DRIFTING)  # as a page does without a key down
+        bob.steer(second, DRIFTING if second % 60 else LEFT)
     assert match.noted({"a", "b"}, seconds=1.0) == ["Ada"]
 
 
-def test_who_comes_back_after_a_long_silence_has_time_to_say_something():
+def test_who_comes_back_after_a_long_time_has_time_to_do_something():
     match = Match()
     match.join("a", "Ada")
     assert match.noted({"a"}, seconds=IDLE_SECONDS - 1) == []
