@@ -6,7 +6,7 @@ docs/explanation/live-move.md tells the whole; `departures` is the other side.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from stickygw.bridge.addresses import DIRECT, is_room, local_address, room_of
 from stickygw.bridge.base import Bridge, OnCopy, Publication
@@ -72,6 +72,8 @@ class Arrivals:
         self._owed: Callable[[str], bool] = lambda _address: False
         self._own_at_first: dict[str, int] = {}  # our number when we were told of an address: perhaps never copied
         self._own_before: dict[str, int] = {}  # our number when the record of it began
+        self._copied_before: dict[str, dict[bytes, int]] = {}  # what had come as copies by then, over other links too
+        self._copied_there: Collection[bytes] = ()  # of whom the other side has copies
         self._is_over = False
         bridge.copy_to(send_copy, with_local=False)
 
@@ -103,6 +105,8 @@ class Arrivals:
         for address in addresses:
             self._record.begin(_places(address) if self._is_same_slot else (address,))
             self._own_before[address] = self._own_number(address)
+            came = self._bridge.position_of(address)
+            self._copied_before[address] = {each: came[each] for each in self._bridge.copied if each in came}
         self._tell(addresses)
 
     def _own_number(self, address: str) -> int:
@@ -164,9 +168,11 @@ class Arrivals:
         """Whether another connection can be taken now. If not, it is to be refused."""
         return not self._withheld.is_full and not self._is_over
 
-    def position(self, pinged: int, positions: Mapping[str, Position]) -> None:
-        """Where those stand that come next: for each `Position`, before its connections arrive."""
+    def position(self, pinged: int, positions: Mapping[str, Position], copied: Collection[bytes]) -> None:
+        """Where those stand that come next: for each `Position`, before its connections arrive. `copied`: see
+        `Departure`."""
         self._carry_local()
+        self._copied_there = copied
         self._record.drop_until(positions)
         if pinged >= self._number:
             self._renew()
@@ -219,18 +225,17 @@ class Arrivals:
     def arrived(self) -> None:
         """All of a batch are here: what they had and is on its way comes before the answer to a ping.
 
-        Not if the other side gives to several workers. Then it has copies of theirs, which the store may not have yet:
-        it has when the move ends, for each of them answers the last word when the store has answered it.
+        Not what the other side had as copies of further workers, to which it gives too: the store may not have that
+        yet. When the move ends it has, for each of them waits for the store before its last word.
         """
-        if self._is_same_slot or self._is_over:
-            self._forget_at_pong(self._withheld.added)
+        self._forget_at_pong(self._withheld.added, () if self._is_over else self._copied_there)
 
-    def _forget_at_pong(self, added: int) -> None:
+    def _forget_at_pong(self, added: int, besides: Collection[bytes]) -> None:
         def ponged(is_answered: bool) -> None:
             if is_answered or not self._bridge.is_heard(DIRECT):
-                self._withheld.forget_until(added, owner=self)
+                self._withheld.forget_until(added, owner=self, besides=besides)
             else:  # it is slow, and either answers at last or counts as away
-                self._forget_at_pong(added)
+                self._forget_at_pong(added, besides)
 
         if self._withheld:
             self._bridge.ping(ponged)
@@ -244,6 +249,10 @@ class Arrivals:
             address
             for address in addresses
             if (self._sure_from.get(address, pinged + 1) > pinged and self._bridge.is_heard(address))
+            or any(  # what it had before the record began, and before the store had it
+                positions.get(address, {}).get(origin, 0) < number
+                for origin, number in self._copied_before.get(address, {}).items()
+            )
             or (
                 self._owed(address)
                 and (

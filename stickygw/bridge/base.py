@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -113,6 +113,10 @@ class Bridge(Protocol):
     def expect_copies(self, origin: bytes, *, ignores_store: bool) -> None:
         """Messages of `origin` come as copies, from now on, all of them: whatever the store does. `ignores_store`: take
         those only, else whichever comes first."""
+
+    @property
+    def copied(self) -> Collection[bytes]:
+        """Origins whose messages come as copies now."""
 
     def expect_no_copies(self, origin: bytes) -> None:
         """Take them from the store, as before. Idempotent."""

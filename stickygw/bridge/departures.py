@@ -35,6 +35,8 @@ class Departure:
     """The last `Listening` of which all that was published before it has come here."""
     positions: dict[str, dict[bytes, int]]
     """Of each address that one of them is at, and of `DIRECT`."""
+    copied: tuple[bytes, ...]
+    """Origins of which they may have had what the store does not have yet: copies came."""
     tickets: list[Ticket]
 
 
@@ -162,7 +164,7 @@ class Departures:
                 if local:
                     positions[local_address(address)] = local
         self.ping()
-        return Departure(self._pinged, positions, tickets)
+        return Departure(self._pinged, positions, tuple(self._bridge.copied), tickets)
 
     def end(self) -> None:
         """No more copies, and none goes any more: all have gone, or the other side has died. Idempotent."""

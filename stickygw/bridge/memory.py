@@ -151,6 +151,11 @@ class MemoryBridge:
     def expect_copies(self, origin: bytes, *, ignores_store: bool) -> None:
         """See `Bridge.expect_copies`: nothing gets lost here, so whichever is first is as good."""
 
+    @property
+    def copied(self) -> Collection[bytes]:
+        """See `Bridge.copied`: nothing is later at one than at another here."""
+        return ()
+
     def expect_no_copies(self, origin: bytes) -> None:
         """See `Bridge.expect_no_copies`."""
 

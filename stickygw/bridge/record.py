@@ -119,7 +119,8 @@ class Latest:
 
     def since(self, mark: int, addresses: Collection[str]) -> list[Recorded]:
         """What came at these addresses after the `mark`."""
-        return [recorded for recorded in self._kept if recorded.order > mark and recorded.address in addresses]
+        later = itertools.takewhile(lambda recorded: recorded.order > mark, reversed(self._kept))
+        return [recorded for recorded in later if recorded.address in addresses][::-1]
 
     def is_whole(self, mark: int) -> bool:
         """Whether nothing that came after the `mark` is forgotten."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from itertools import islice
 from random import Random
 from time import monotonic
@@ -226,6 +226,11 @@ class RedisBridge:
     def expect_copies(self, origin: bytes, *, ignores_store: bool) -> None:
         """See `Bridge.expect_copies`."""
         self._copied[origin] = ignores_store
+
+    @property
+    def copied(self) -> Collection[bytes]:
+        """See `Bridge.copied`."""
+        return self._copied.keys()
 
     def expect_no_copies(self, origin: bytes) -> None:
         """See `Bridge.expect_no_copies`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from stickygw.bridge.room import Member
 
@@ -74,9 +74,11 @@ class Withheld:
         for place in tuple(self._places.get(member, ())):
             self._remove(member, place)
 
-    def forget_until(self, added: int, *, owner: object) -> None:
-        """All has come that could, of what `owner` had added when `added` were."""
+    def forget_until(self, added: int, *, owner: object, besides: Collection[bytes] = ()) -> None:
+        """All has come that could, of what `owner` had added when `added` were, but of these origins."""
         for place, had in tuple(self._had.items()):
+            if place[1] in besides:
+                continue
             for member, (_, order) in tuple(had.items()):
                 if order <= added and self._owners[member] is owner:
                     self._remove(member, place)

@@ -10,7 +10,7 @@
 `Adopted`      ←      this connection is the new worker's: nothing of it was touched before this is sent
 `Refused`      ←      this one cannot be taken; why
 `Finished`     →      no more connections come
-`Finished`     ←      all that was sent before that has been read; the store has answered all that was published here
+`Finished`     ←      all that was sent before that has been read; if more workers take part, the store was waited for
 `Keys`         →      affinity keys whose application state will come; more of them may follow
 `KeyState`     →      the application state of one, in a memory file if it is long; its connections come later
 `KeyStays`     →      that of this one does not come
@@ -29,7 +29,7 @@ from typing import get_args, get_type_hints
 
 import msgpack
 
-from stickygw.types import HandOverId
+from stickygw.types import MAX_SLOTS, HandOverId
 from stickygw.wire.shapes import is_of
 
 VERSION = 1
@@ -50,6 +50,9 @@ ADDRESS_BYTES = 256
 
 ORIGIN_BYTES = 20
 """An origin and its number, at most."""
+
+COPIED_BYTES = ORIGIN_BYTES * MAX_SLOTS
+"""The origins of all workers to which one may give connections, at most."""
 
 KEY_HEAD_BYTES = 16
 """What msgpack puts before a key, or around them all, at most."""
@@ -90,12 +93,13 @@ class Settled:
 class Positions:
     """By address: origin → the last number that was received, by the connections up to the next `Positions`.
 
-    `pinged` is the `Listening` before which whatever was published has come to the old worker. `is_last`: it has no
-    further part.
+    `pinged` is the `Listening` before which whatever was published has come to the old worker. `copied`: origins of
+    which that has copies, which the store may not have. `is_last`: it has no further part.
     """
 
     pinged: int
     by_address: dict[str, dict[bytes, int]]
+    copied: list[bytes]
     is_last: bool
 
 
@@ -185,7 +189,7 @@ def parts_of(positions: Mapping[str, dict[bytes, int]]) -> list[dict[str, dict[b
     size = 0
     for address, position in positions.items():
         size += ADDRESS_BYTES + ORIGIN_BYTES * len(position)
-        if size > MAX_MESSAGE_BYTES - ADDRESS_BYTES and parts[-1]:
+        if size > MAX_MESSAGE_BYTES - ADDRESS_BYTES - COPIED_BYTES and parts[-1]:
             parts.append({})
             size = ADDRESS_BYTES + ORIGIN_BYTES * len(position)
         parts[-1][address] = position

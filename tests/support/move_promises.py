@@ -92,7 +92,9 @@ class PromisingWorld(MoveWorld):
             stay = client.stay_in(address)
             if stay is None or stay.start > message.sent_at:
                 continue
-            if self.is_near(client, message) and not (self.was_full and stay.told >= message.sent_at):
+            # Where whatever comes first counts, what is newer may come by the store before a copy of what that lost.
+            may_be_told = self.was_full or any(not link.is_same_slot for link in self.links)
+            if self.is_near(client, message) and not (may_be_told and stay.told >= message.sent_at):
                 return f"near in {address!r}"
             if (
                 stay.sure is not None

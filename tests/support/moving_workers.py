@@ -207,7 +207,7 @@ class MoveLink:
             case ("position", departure):
                 self.arrivals.arrived()
                 self.position = departure
-                self.arrivals.position(departure.pinged, departure.positions)
+                self.arrivals.position(departure.pinged, departure.positions, departure.copied)
             case ("carried", ticket) if refuses:
                 self.to_old.append(("refused", ticket.member.client))
             case ("carried", ticket):

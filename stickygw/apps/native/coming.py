@@ -119,8 +119,8 @@ class Coming:
                 if self._other_version:
                     self._keys.end()  # nobody knows what it says of them
                 self._rooms.rooms(addresses)
-            case Positions(pinged, by_address, is_last):
-                self._take_positions(pinged, by_address, is_last=is_last)
+            case Positions(pinged, by_address, copied, is_last):
+                self._take_positions(pinged, by_address, copied, is_last=is_last)
             case Copy(channel, data):
                 copy = read_copy(data, fds)
                 if copy is not None:
@@ -136,14 +136,16 @@ class Coming:
         for fd in fds:
             os.close(fd)
 
-    def _take_positions(self, pinged: int, by_address: dict[str, dict[bytes, int]], *, is_last: bool) -> None:
+    def _take_positions(
+        self, pinged: int, by_address: dict[str, dict[bytes, int]], copied: list[bytes], *, is_last: bool
+    ) -> None:
         if self._is_complete:
             self._positions = {}
             self._rooms.arrived()  # those of the positions before
         self._positions.update(by_address)
         self._pinged, self._is_complete = pinged, is_last
         if is_last:
-            self._rooms.position(pinged, self._positions)
+            self._rooms.position(pinged, self._positions, copied)
 
     def _adopt_or_refuse(self, id: HandOverId, data: bytes, fds: list[int]) -> None:
         """The old worker gets an answer whatever happens: else it would keep the connection frozen, and let it go."""

@@ -146,6 +146,7 @@ class Leaving:
             await self._wait_answers()
             if not self._sent:  # who has no answer is not kept frozen
                 await self._wait_all_gone()
+                await wait_published(self._runtime.bridge)  # what came over the link may come to others by the store
             await self._finish()
             if not self._sent:
                 await self._wait_all_finished()
@@ -215,7 +216,8 @@ class Leaving:
     async def _send_some(self) -> bool:
         """Freeze and send who rests. False: nobody could go."""
         self._forget_ended()
-        if len(self._sent) > AT_A_TIME or not self._ready():
+        ready = set(self._ready())
+        if len(self._sent) > AT_A_TIME or not ready:
             return False
         await wait_published(self._runtime.bridge)
         self._forget_ended()
@@ -224,7 +226,8 @@ class Leaving:
             return False
         if self._link.is_closed:
             return False
-        departure = self._rooms.depart(self._ready())
+        # Who was not ready before may have published since.
+        departure = self._rooms.depart([each for each in self._ready() if each in ready])
         if not departure.tickets:
             return False
         self._send_positions(departure)
@@ -270,9 +273,9 @@ class Leaving:
             self._let_stay(connection)
 
     def _send_positions(self, departure: Departure) -> None:
-        parts = parts_of(departure.positions)
+        parts, copied = parts_of(departure.positions), list(departure.copied)
         for number, part in enumerate(parts, start=1):
-            self._link.send(Positions(departure.pinged, part, is_last=number == len(parts)))
+            self._link.send(Positions(departure.pinged, part, copied, is_last=number == len(parts)))
 
     def _send(self, member: object, addresses: tuple[str, ...], groups: tuple[bytes, ...]) -> bool:
         assert isinstance(member, Connection)

@@ -26,8 +26,8 @@ class MovingOut:
 
     With one to this worker's own slot everything goes there; otherwise each connection to its `home_of` these slots. No
     link ends before all connections have gone that can: until then the other workers hear over it what is published
-    here; nor before each of those workers has said that the store has what it published: until then they withhold that
-    from who had it here. `on_moved`, `grace_seconds` and `within_seconds` are those of `Leaving`.
+    here; nor before each of those workers has waited for the store to have what it published: until then they withhold
+    that from who had it here. `on_moved`, `grace_seconds` and `within_seconds` are those of `Leaving`.
     """
 
     def __init__(

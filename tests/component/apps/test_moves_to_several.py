@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from support.move_promises import PromisingWorld
 from support.move_world import CLIENTS, NEW, OLD, OTHER
+from support.moving_workers import MoveLink
 
 
 @contextmanager
@@ -78,3 +79,53 @@ def test_a_number_that_is_told_after_a_loss_does_not_make_copies_old() -> None:
         for number in (NEW, OTHER):
             world.receive(number, 9)
             world.read_new(9, number=number)
+
+
+# Two workers that give to one at once
+
+
+def read_all(world: PromisingWorld, link: MoveLink, old: int) -> None:
+    """What is in the link, and what the store has for its ends; nothing is published that waits."""
+    for _ in range(4):
+        with link.new.loop.running():
+            while link.to_new:
+                link.read_new(world.arrived)
+        with link.old.loop.running():
+            while link.to_old:
+                link.read_old(world.refused)
+        for number in (NEW, old):
+            world.answer_ping(number)
+            world.turn(number)
+
+
+def begun(world: PromisingWorld, old: int) -> MoveLink:
+    link = MoveLink(world.workers[old], world.workers[NEW], False, world.tick())
+    world.open.append(link)
+    world.links.append(link)
+    link.begin(world.told)
+    read_all(world, link, old)
+    link.settle(link.old)
+    link.settle(link.new)
+    read_all(world, link, old)
+    assert link.departures.copies.is_open
+    assert link.arrivals.copies.is_open
+    return link
+
+
+def test_who_may_miss_what_another_s_copy_brought_before_the_record_began_is_told() -> None:
+    world = PromisingWorld()
+    try:
+        world.begin([{"red"}] * CLIENTS, False)
+        first = begun(world, OTHER)
+        world.publish(5, ["red"], False)  # the store is slow
+        read_all(world, first, OTHER)
+        assert world.clients[4].got == [1]
+        second = begun(world, OLD)
+        with second.old.loop.running():
+            second.move([each for each in second.old.connections if each.client is world.clients[0]])
+        read_all(world, second, OLD)
+        stay = world.clients[0].stay_in("red")
+        assert stay is not None
+        assert stay.told > 0
+    finally:
+        world.bounds.undo()

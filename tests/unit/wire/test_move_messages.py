@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stickygw.types import HandOverId
+from stickygw.types import MAX_SLOTS, HandOverId
 from stickygw.wire.move import (
     ADDRESSES_PER_MESSAGE,
     MAX_MESSAGE_BYTES,
@@ -46,7 +46,11 @@ messages: st.SearchStrategy[MoveMessage] = st.one_of(
     st.builds(Copy, st.binary(max_size=60), st.binary(max_size=600)),
     st.builds(Settled, origins),
     st.builds(
-        Positions, numbers, st.dictionaries(addresses, st.dictionaries(origins, numbers, max_size=3)), st.booleans()
+        Positions,
+        numbers,
+        st.dictionaries(addresses, st.dictionaries(origins, numbers, max_size=3)),
+        st.lists(origins),
+        st.booleans(),
     ),
     st.builds(Carried, ids, st.binary(max_size=600)),
     st.builds(Adopted, ids),
@@ -125,7 +129,7 @@ def test_a_move_message_too_long_for_a_datagram_is_refused_before_it_is_sent() -
 def test_as_many_addresses_as_are_sent_together_fit_into_a_message() -> None:
     some = [f"{number:0{LONGEST_ADDRESS}}" for number in range(ADDRESSES_PER_MESSAGE)]
     position = {bytes([number]) * 8: 2**60 for number in range(8)}  # as if eight processes had published
-    for message in (Rooms(VERSION, some), Positions(1, dict.fromkeys(some, position), True)):
+    for message in (Rooms(VERSION, some), Positions(1, dict.fromkeys(some, position), [bytes(8)] * MAX_SLOTS, True)):
         assert len(encode(message)) <= MAX_MESSAGE_BYTES
 
 
