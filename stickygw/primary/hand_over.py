@@ -35,7 +35,6 @@ log = logging.getLogger("stickygw.hand_over")
 
 MAX_HOPS = 2
 """So often a connection is routed again before it gets 503: one that kills its workers must not kill them all."""
-FLUSH_AGAIN_SECONDS = 0.02
 
 _TURNED_AWAY = {
     TurnedAway.SLOT_QUEUE_FULL: "Too many connections wait for this worker.",
@@ -64,8 +63,7 @@ class HandOvers:
         lag_limit: float,
         slow_start: float,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._clock = self._loop.time
+        self._clock = asyncio.get_running_loop().time
         self._slots = Slots(max_connections=max_connections, lag_limit=lag_limit, slow_start=slow_start)
         self.takers = Takers(router, self._slots, counters, on_taken=self._take)
         """Whose each connection is that a worker has."""
@@ -273,6 +271,11 @@ class HandOvers:
         self._counters.add("hand_overs", "queued")
         lane.queue[hand_over.id] = hand_over
         self._waits.add(hand_over)
+        self._flush_later(lane)
+
+    def _flush_later(self, lane: Lane) -> None:
+        """When its link takes a datagram again. One that stalls is flushed when it has answered, a lane without a
+        worker when it has one."""
         if lane.taker is not None and lane.is_ready and not lane.is_flush_due:
             lane.is_flush_due = True
             lane.taker.link.wait_writable(partial(self._flush_now, lane, lane.taker))
@@ -283,7 +286,6 @@ class HandOvers:
             self._flush(lane)
 
     def _flush(self, lane: Lane) -> None:
-        sent = 0
         while lane.queue:
             hand_over = next(iter(lane.queue.values()))
             if self._follow(lane, hand_over):
@@ -292,16 +294,8 @@ class HandOvers:
                 break
             del lane.queue[hand_over.id]
             self._waits.remove(hand_over)
-            sent += 1
-        # One that stalls is flushed when it has answered, a lane without a worker when it has one.
-        if lane.queue and lane.taker is not None and lane.is_ready and not lane.is_flush_due:
-            lane.is_flush_due = True
-            if sent:
-                lane.taker.link.wait_writable(partial(self._flush_now, lane, lane.taker))
-            else:
-                # Writable and yet refused: too many descriptors are in flight (ETOOMANYREFS). Waiting for
-                # writability would spin.
-                self._loop.call_later(FLUSH_AGAIN_SECONDS, self._flush_now, lane, lane.taker)
+        if lane.queue:
+            self._flush_later(lane)
 
     def _take(self, taker: Taker, ids: list[HandOverId]) -> None:
         for identifier in ids:

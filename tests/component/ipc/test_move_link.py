@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.waiting import loop_turns, wait_until
 
-from stickygw.ipc.datagrams import AGAIN_SECONDS, datagram_pair
+from stickygw.ipc.datagrams import datagram_pair
 from stickygw.ipc.move_link import MAX_UNSENT_BYTES, MoveLink
 from stickygw.types import HandOverId
 from stickygw.wire.move import (
@@ -329,6 +329,8 @@ async def test_who_closes_while_the_kernel_takes_no_descriptor_tries_no_more_and
     await wait_until(lambda: crowded.refused > 1)
     link.close()
     theirs.close()
-    refused = crowded.refused
-    await asyncio.sleep(2 * AGAIN_SECONDS)  # what waits for less comes before
+    refused, again = crowded.refused, link._datagrams._again
+    assert again is not None
+    assert again.cancelled()
+    await loop_turns()
     assert (open_descriptors(), heard.calls, crowded.refused, failed) == (before, [], refused, [])
